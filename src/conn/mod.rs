@@ -1,0 +1,1 @@
+//! One state machine per kind of connection: bytes in, frames out, next deadline.

@@ -1,0 +1,61 @@
+//! Bounds that are not configurable, with the arithmetic behind them. The configurable ones are
+//! `config::Limits`.
+
+/// Levels of nesting in any JSON from outside; the parsers behind and before us overflow their
+/// stacks on more.
+pub const JSON_DEPTH_MAX: usize = 512;
+
+/// Code points of an event's name.
+pub const EVENT_NAME_CHARS_MAX: usize = 40;
+
+/// Characters of a `ping` event's `data` that come back.
+pub const PONG_DATA_CHARS_MAX: usize = 128;
+
+/// Response head (with all interim 1xx heads before it) and, apart, trailers of a callback.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 65_536;
+
+/// Header lines of a request or response head.
+pub const HEADERS_MAX: usize = 128;
+
+/// Redirects followed within one try of a callback.
+pub const REDIRECTS_MAX: usize = 5;
+
+/// Longest 429 wait that a service can ask for, in seconds.
+pub const RATE_LIMIT_WAIT_SECONDS_MAX: u64 = 3_600;
+
+/// A RESP line: type byte to CRLF.
+pub const RESP_LINE_BYTES_MAX: usize = 65_536;
+
+/// Nesting of RESP aggregates.
+pub const RESP_DEPTH_MAX: usize = 32;
+
+/// Bytes read and thrown away from a client after a refusal or a close frame, so that what we sent
+/// arrives before a reset could overtake it.
+pub const LINGER_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of the one buffer that all sockets are read into.
+pub const SCRATCH_BYTES: usize = 65_536;
+
+/// Bytes taken from one socket in one turn of the loop.
+pub const READ_BYTES_PER_TURN: usize = 4 * SCRATCH_BYTES;
+
+/// Handshakes accepted in one turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+
+/// Fan-out writes in one turn: at some 7 µs each, replies wait at most 4 ms behind them.
+pub const BULK_WRITES_PER_TURN: usize = 512;
+
+/// Slices of one vectored write. Linux takes 1,024; past 64 the system call's own cost is gone.
+pub const SLICES_PER_WRITE: usize = 64;
+
+/// Request head at the metrics port.
+pub const SCRAPE_HEAD_BYTES_MAX: usize = 8_192;
+
+/// Time that a peer at the metrics port has from its connecting to its last byte, in seconds.
+pub const SCRAPE_SECONDS_MAX: u64 = 10;
+
+/// Peers at the metrics port at once.
+pub const SCRAPES_MAX: usize = 512;
+
+/// Log text that waits for a stderr that takes none; past it, lines are dropped and counted.
+pub const LOG_BYTES_MAX: usize = 4 << 20;

@@ -1,0 +1,1 @@
+//! Bytes to values and back: no ids, no time, no policy beyond limits.
