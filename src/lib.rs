@@ -9,6 +9,7 @@ pub mod limits;
 pub mod log;
 pub mod message;
 pub mod metrics;
+pub mod number;
 pub mod outbox;
 pub mod ports;
 pub mod random;

@@ -1,1 +1,3 @@
 //! Bytes to values and back: no ids, no time, no policy beyond limits.
+
+pub mod json;
