@@ -1,1 +1,3 @@
 //! One state machine per kind of connection: bytes in, frames out, next deadline.
+
+pub mod scrape;
