@@ -13,5 +13,6 @@ pub mod number;
 pub mod outbox;
 pub mod ports;
 pub mod random;
+pub mod route;
 pub mod time;
 pub mod wire;

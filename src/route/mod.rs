@@ -1,0 +1,3 @@
+//! Who gets what; knows no wire format.
+
+pub mod lru;
