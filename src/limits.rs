@@ -59,3 +59,10 @@ pub const SCRAPES_MAX: usize = 512;
 
 /// Log text that waits for a stderr that takes none; past it, lines are dropped and counted.
 pub const LOG_BYTES_MAX: usize = 4 << 20;
+
+/// Any configured duration, in seconds: some 31 years. Sums of such times are far from overflow.
+pub const CONFIG_SECONDS_MAX: u32 = 1_000_000_000;
+
+/// Any configured size or count: no allocation can be larger, and the sum of two does not
+/// overflow.
+pub const CONFIG_COUNT_MAX: usize = isize::MAX as usize;
