@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::message::Hook;
 
+mod address;
+mod origin;
 pub mod url;
 
 pub use url::Url;
