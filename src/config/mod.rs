@@ -7,9 +7,20 @@ use std::time::Duration;
 use crate::message::Hook;
 
 mod address;
+mod kinds;
 mod origin;
+mod read;
+mod reload;
+mod schema;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod text;
 pub mod url;
 
+pub use read::ConfigError;
+pub use reload::changes_needing_restart;
+pub use schema::parse;
 pub use url::Url;
 
 /// Everything that a configuration file can say, with defaults filled in.
