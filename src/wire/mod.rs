@@ -1,3 +1,4 @@
 //! Bytes to values and back: no ids, no time, no policy beyond limits.
 
 pub mod json;
+pub mod resp;
