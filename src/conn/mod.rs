@@ -1,4 +1,5 @@
 //! One state machine per kind of connection: bytes in, frames out, next deadline.
 
+pub mod access;
 pub mod redis;
 pub mod scrape;
