@@ -3,3 +3,4 @@
 pub mod json;
 pub mod resp;
 pub mod upgrade;
+pub mod ws;

@@ -1,0 +1,648 @@
+//! WebSocket frames (RFC 6455, section 5), server side.
+//!
+//! tungstenite reads headers, unmasks and puts messages together; it is given one whole frame at a
+//! time, from memory. So its buffers are empty between messages, and a connection needs a context
+//! of its own only while a fragmented message is open: all others share one spare. Headers are
+//! judged here before anything is collected: a frame that breaks a rule is told from its header
+//! alone, and no declared length reserves anything. Control frames (at most 125 bytes) are read
+//! here too, because tungstenite answers close code 1014 as a violation.
+
+use std::io::{self, Cursor, Read, Write};
+use std::iter;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Error, Message, Utf8Bytes};
+
+use crate::message::close_code;
+use crate::outbox::Frame;
+
+/// Longest payload of a control frame (RFC 6455, section 5.5).
+pub const CONTROL_BYTES_MAX: usize = 125;
+
+/// Buffer that a context begins with: what most client messages fit into.
+const CONTEXT_BYTES: usize = 512;
+
+/// A context whose buffers may have grown past this is not kept for the next message.
+const KEPT_BYTES_MAX: usize = 4_096;
+
+/// What the peer did wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A broken rule of the protocol.
+    Protocol(&'static str),
+    /// Text, or a Close reason, that is not UTF-8.
+    NotUtf8,
+    /// A message over `max_message_bytes`.
+    TooBig,
+}
+
+impl Fault {
+    /// The close code that tells the peer.
+    pub fn code(self) -> u16 {
+        match self {
+            Fault::Protocol(_) => close_code::PROTOCOL_ERROR,
+            Fault::NotUtf8 => close_code::INVALID_PAYLOAD,
+            Fault::TooBig => close_code::TOO_BIG,
+        }
+    }
+
+    pub fn reason(self) -> &'static str {
+        match self {
+            Fault::Protocol(reason) => reason,
+            Fault::NotUtf8 => "text that is not UTF-8",
+            Fault::TooBig => "message over max_message_bytes",
+        }
+    }
+}
+
+/// The text of one message. It may share a buffer with its neighbours: what outlives the turn of
+/// the loop should be copied out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Text(Utf8Bytes);
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The payload of a control frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Payload {
+    bytes: [u8; CONTROL_BYTES_MAX],
+    len: u8,
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// What a client's frames amount to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A whole message, text or binary.
+    Text(Text),
+    /// A whole binary message that is not UTF-8, so no JSON either.
+    NotText,
+    Ping(Payload),
+    Pong(Payload),
+    /// The client's Close with its code; nothing that follows counts.
+    Close(Option<u16>),
+}
+
+/// The context that connections without an open fragmented message share.
+#[derive(Default)]
+pub struct Contexts {
+    spare: Option<Box<Assembly>>,
+}
+
+/// A message in the making.
+struct Assembly {
+    context: WebSocketContext,
+    /// Payload bytes of the message so far.
+    collected: usize,
+}
+
+impl Contexts {
+    fn take(&mut self) -> Box<Assembly> {
+        self.spare.take().unwrap_or_else(|| {
+            // `max_message_bytes` is checked on headers; a second limit would have to follow
+            // every reload of the configuration.
+            let config = WebSocketConfig::default()
+                .read_buffer_size(CONTEXT_BYTES)
+                .write_buffer_size(0)
+                .max_message_size(None)
+                .max_frame_size(None);
+            let context = WebSocketContext::new(Role::Server, Some(config));
+            Box::new(Assembly { context, collected: 0 })
+        })
+    }
+
+    fn put(&mut self, mut assembly: Box<Assembly>) {
+        if assembly.collected <= KEPT_BYTES_MAX {
+            assembly.collected = 0;
+            self.spare = Some(assembly);
+        }
+    }
+}
+
+/// One frame's header, judged already.
+#[derive(Clone, Copy)]
+struct Header {
+    opcode: OpCode,
+    mask: [u8; 4],
+    /// Bytes of the header itself.
+    len: usize,
+    /// Bytes of header and payload.
+    frame_len: usize,
+}
+
+/// The receiving side of one connection. After a `Fault` or `Event::Close` it takes no more.
+#[derive(Default)]
+pub struct Codec {
+    /// A frame that was cut short, as far as it was received.
+    partial: Vec<u8>,
+    /// The fragmented message that is open.
+    open: Option<Box<Assembly>>,
+}
+
+impl Codec {
+    /// Takes bytes from `input` up to the end of the next event. `None`: all is taken, nothing is
+    /// complete. A message of exactly `message_bytes_max` passes; fragments count together.
+    pub fn next(
+        &mut self,
+        input: &mut &[u8],
+        message_bytes_max: usize,
+        contexts: &mut Contexts,
+    ) -> Result<Option<Event>, Fault> {
+        loop {
+            let cut = !self.partial.is_empty();
+            let bytes = if cut { &self.partial } else { *input };
+            let wanted = match self.header(bytes, message_bytes_max)? {
+                Some(header) if header.frame_len <= bytes.len() => {
+                    let event = if cut {
+                        let frame = std::mem::take(&mut self.partial);
+                        self.frame(header, &frame, contexts)?
+                    } else {
+                        let (frame, rest) = input.split_at(header.frame_len);
+                        *input = rest;
+                        self.frame(header, frame, contexts)?
+                    };
+                    if event.is_some() {
+                        return Ok(event);
+                    }
+                    continue;
+                }
+                Some(header) => header.frame_len,
+                None => bytes.len() + 1,
+            };
+            if input.is_empty() {
+                return Ok(None);
+            }
+            let (more, rest) = input.split_at(input.len().min(wanted - self.partial.len()));
+            self.partial.extend_from_slice(more);
+            *input = rest;
+        }
+    }
+
+    /// Bytes held for this connection.
+    #[cfg(test)]
+    pub fn held_bytes(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, |open| CONTEXT_BYTES + open.collected);
+        self.partial.capacity() + open
+    }
+
+    /// Reads and judges the header at the start of `bytes`; `None` where it is cut short.
+    fn header(&self, bytes: &[u8], message_bytes_max: usize) -> Result<Option<Header>, Fault> {
+        let mut cursor = Cursor::new(bytes);
+        let (header, length) = match FrameHeader::parse(&mut cursor) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(Fault::Protocol("reserved opcode")),
+        };
+        let Some(mask) = header.mask else { return Err(Fault::Protocol("frame without mask")) };
+        if header.rsv1 || header.rsv2 || header.rsv3 {
+            return Err(Fault::Protocol("reserved bits set"));
+        }
+        let length_max = match (header.opcode, &self.open) {
+            (OpCode::Control(_), _) => {
+                if !header.is_final || length > CONTROL_BYTES_MAX as u64 {
+                    return Err(Fault::Protocol("control frame in fragments or over 125 bytes"));
+                }
+                CONTROL_BYTES_MAX
+            }
+            (OpCode::Data(Data::Continue), None) => {
+                return Err(Fault::Protocol("continuation of nothing"));
+            }
+            (OpCode::Data(Data::Continue), Some(open)) => {
+                message_bytes_max.saturating_sub(open.collected)
+            }
+            (OpCode::Data(_), Some(_)) => {
+                return Err(Fault::Protocol("new message inside a fragmented one"));
+            }
+            (OpCode::Data(_), None) => message_bytes_max,
+        };
+        let length = usize::try_from(length).map_err(|_| Fault::TooBig)?;
+        let len = cursor.position() as usize;
+        // A limit near `usize::MAX` is no limit, but it must not overflow either.
+        let frame_len = length.checked_add(len).filter(|_| length <= length_max);
+        let frame_len = frame_len.ok_or(Fault::TooBig)?;
+        Ok(Some(Header { opcode: header.opcode, mask, len, frame_len }))
+    }
+
+    /// Handles one whole frame.
+    fn frame(
+        &mut self,
+        header: Header,
+        frame: &[u8],
+        contexts: &mut Contexts,
+    ) -> Result<Option<Event>, Fault> {
+        let payload = &frame[header.len..];
+        let OpCode::Control(kind) = header.opcode else {
+            return self.data(frame, payload.len(), contexts);
+        };
+        let mut bytes = [0; CONTROL_BYTES_MAX];
+        for ((to, from), mask) in bytes.iter_mut().zip(payload).zip(header.mask.iter().cycle()) {
+            *to = from ^ mask;
+        }
+        let payload = Payload { bytes, len: payload.len() as u8 };
+        match kind {
+            Control::Ping => Ok(Some(Event::Ping(payload))),
+            Control::Pong => Ok(Some(Event::Pong(payload))),
+            Control::Close => received_close(&payload).map(|code| Some(Event::Close(code))),
+            Control::Reserved(_) => Err(Fault::Protocol("reserved opcode")),
+        }
+    }
+
+    /// Handles one whole data frame, header included.
+    fn data(
+        &mut self,
+        frame: &[u8],
+        payload_len: usize,
+        contexts: &mut Contexts,
+    ) -> Result<Option<Event>, Fault> {
+        let mut assembly = self.open.take().unwrap_or_else(|| contexts.take());
+        assembly.collected += payload_len;
+        let mut wire = Wire(frame);
+        let event = match assembly.context.read(&mut wire) {
+            Ok(Message::Text(text)) => Event::Text(Text(text)),
+            Ok(message) => match Utf8Bytes::try_from(message.into_data()) {
+                Ok(text) => Event::Text(Text(text)),
+                Err(_) => Event::NotText,
+            },
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.open = Some(assembly);
+                assert!(wire.0.is_empty(), "a fragment is taken as a whole");
+                return Ok(None);
+            }
+            Err(Error::Utf8(_)) => return Err(Fault::NotUtf8),
+            Err(_) => return Err(Fault::Protocol("malformed data frame")),
+        };
+        assert!(wire.0.is_empty(), "a message ends with its last frame");
+        contexts.put(assembly);
+        Ok(Some(event))
+    }
+}
+
+/// Reads the payload of a Close frame (RFC 6455, sections 5.5.1 and 7.4).
+fn received_close(payload: &[u8]) -> Result<Option<u16>, Fault> {
+    let (code, reason) = match payload {
+        [] => return Ok(None),
+        [_] => return Err(Fault::Protocol("one-byte Close")),
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+    };
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(Fault::Protocol("close code that may not be sent"));
+    }
+    std::str::from_utf8(reason).map_err(|_| Fault::NotUtf8)?;
+    Ok(Some(code))
+}
+
+/// A whole frame as the stream that a context reads from. `WouldBlock` ends it: end of file would
+/// mean a lost connection.
+struct Wire<'a>(&'a [u8]);
+
+impl Read for Wire<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.0.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.0.read(into)
+    }
+}
+
+/// Contexts see data frames only, to which there is nothing to answer.
+impl Write for Wire<'_> {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The first byte of an unfragmented frame.
+const FIN_TEXT: u8 = 0x81;
+const FIN_CLOSE: u8 = 0x88;
+const FIN_PING: u8 = 0x89;
+const FIN_PONG: u8 = 0x8a;
+
+/// The header of an unmasked frame and how many of the bytes are used.
+fn sent_header(first: u8, payload_len: usize) -> ([u8; 10], usize) {
+    let mut header = [first, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    if payload_len < 126 {
+        header[1] = payload_len as u8;
+        (header, 2)
+    } else if let Ok(length) = u16::try_from(payload_len) {
+        header[1] = 126;
+        header[2..4].copy_from_slice(&length.to_be_bytes());
+        (header, 4)
+    } else {
+        header[1] = 127;
+        header[2..].copy_from_slice(&(payload_len as u64).to_be_bytes());
+        (header, 10)
+    }
+}
+
+/// A text frame for any number of receivers (frames from a server are not masked): one allocation.
+pub fn encode_text(json: &str) -> Frame {
+    let (header, used) = sent_header(FIN_TEXT, json.len());
+    // Zeroing first is the one way to a single allocation in safe code, and at memory speed still
+    // twice as fast as a `Vec` that is copied.
+    let mut frame: Frame = iter::repeat_n(0, used + json.len()).collect();
+    let bytes = Rc::get_mut(&mut frame).expect("a new frame has one owner");
+    bytes[..used].copy_from_slice(&header[..used]);
+    bytes[used..].copy_from_slice(json.as_bytes());
+    frame
+}
+
+/// Appends a text frame to `out`.
+pub fn push_text(out: &mut Vec<u8>, json: &str) {
+    push_frame(out, FIN_TEXT, json.as_bytes());
+}
+
+/// Appends the answer to a ping.
+pub fn push_pong(out: &mut Vec<u8>, payload: &Payload) {
+    push_frame(out, FIN_PONG, payload);
+}
+
+/// A ping with a payload of ours, of at most `CONTROL_BYTES_MAX` bytes.
+pub fn ping(payload: &[u8]) -> Frame {
+    assert!(payload.len() <= CONTROL_BYTES_MAX, "a ping is a control frame");
+    let mut frame = Vec::with_capacity(2 + payload.len());
+    push_frame(&mut frame, FIN_PING, payload);
+    frame.into()
+}
+
+/// A Close, with or without a code.
+pub fn close(code: Option<u16>) -> Frame {
+    match code.map(u16::to_be_bytes) {
+        Some([high, low]) => [FIN_CLOSE, 2, high, low].into(),
+        None => [FIN_CLOSE, 0].into(),
+    }
+}
+
+fn push_frame(out: &mut Vec<u8>, first: u8, payload: &[u8]) {
+    let (header, used) = sent_header(first, payload.len());
+    out.extend_from_slice(&header[..used]);
+    out.extend_from_slice(payload);
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    const MAX: usize = 1_000;
+
+    /// A frame as clients send it: masked, with the shortest length.
+    pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [0x5a, 0, 0xff, 0x81];
+        let (mut header, used) = sent_header(first, payload.len());
+        header[1] |= 0x80;
+        let mut frame = [&header[..used], &mask].concat();
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    }
+
+    /// All events of a stream that comes in pieces of the given sizes, and its fault.
+    fn feed(stream: &[u8], mut piece: impl FnMut() -> usize) -> (Vec<Event>, Option<Fault>) {
+        let (mut codec, mut contexts) = (Codec::default(), Contexts::default());
+        let mut events = Vec::new();
+        let mut left = stream;
+        while !left.is_empty() {
+            let (mut input, rest) = left.split_at(piece().clamp(1, left.len()));
+            left = rest;
+            loop {
+                match codec.next(&mut input, MAX, &mut contexts) {
+                    Ok(Some(event)) => {
+                        let closed = matches!(event, Event::Close(_));
+                        events.push(event);
+                        if closed {
+                            return (events, None);
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(fault) => return (events, Some(fault)),
+                }
+            }
+            assert!(input.is_empty(), "no byte is left behind");
+        }
+        (events, None)
+    }
+
+    fn whole(stream: &[u8]) -> (Vec<Event>, Option<Fault>) {
+        let result = feed(stream, || usize::MAX);
+        assert_eq!(feed(stream, || 1), result, "byte by byte");
+        for seed in 0..8 {
+            let mut random = Random::seeded(seed);
+            assert_eq!(feed(stream, || random.number() as usize % 40), result, "cut by {seed}");
+        }
+        result
+    }
+
+    fn text(text: &str) -> Event {
+        Event::Text(Text(text.into()))
+    }
+
+    fn fault_of(stream: &[u8]) -> u16 {
+        whole(stream).1.map_or(0, Fault::code)
+    }
+
+    #[test]
+    fn messages_of_all_lengths_arrive() {
+        for len in [0, 1, 125, 126, 127, 500, MAX] {
+            let json = "x".repeat(len);
+            let frames = [masked(0x81, json.as_bytes()), masked(0x82, json.as_bytes())].concat();
+            assert_eq!(whole(&frames), (vec![text(&json), text(&json)], None));
+        }
+        assert_eq!(whole(&masked(0x82, b"\xff")), (vec![Event::NotText], None));
+    }
+
+    #[test]
+    fn control_frames_come_between_fragments() {
+        let euro = "€".as_bytes();
+        let stream = [
+            masked(0x01, &euro[..1]),
+            masked(0x89, b"ping"),
+            masked(0x00, &[]),
+            masked(0x00, &euro[1..2]),
+            masked(0x8a, &[7; 125]),
+            masked(0x80, &euro[2..]),
+            masked(0x81, b"next"),
+            masked(0x88, &[0x03, 0xe8]),
+            masked(0x81, b"ignored"),
+        ]
+        .concat();
+        let (events, fault) = whole(&stream);
+        assert_eq!(fault, None);
+        let [Event::Ping(ping), Event::Pong(pong), first, second, Event::Close(Some(1000))] =
+            &events[..]
+        else {
+            panic!("{events:?}");
+        };
+        assert_eq!((&**ping, &**pong), (&b"ping"[..], &[7; 125][..]));
+        assert_eq!((first, second), (&text("€"), &text("next")));
+    }
+
+    #[test]
+    fn broken_rules_are_told_by_code() {
+        let mut unmasked = masked(0x81, b"");
+        unmasked[1] = 0;
+        assert_eq!(fault_of(&unmasked), 1002);
+        for first in [0xc1, 0xa1, 0x91, 0x83, 0x87, 0x8b, 0x8f, 0x09, 0x08, 0x80, 0x00] {
+            assert_eq!(fault_of(&masked(first, b"")), 1002, "{first:x}");
+        }
+        for control in [0x88, 0x89, 0x8a] {
+            assert_eq!(fault_of(&masked(control, &[b'x'; 126])), 1002);
+        }
+        let nested = [masked(0x01, b"a"), masked(0x81, b"b")].concat();
+        assert_eq!(fault_of(&nested), 1002);
+        assert_eq!(fault_of(&masked(0x81, b"\xed\xa0\x80")), 1007);
+        let cut = [masked(0x01, b"\xe2\x82"), masked(0x80, b"")].concat();
+        assert_eq!(fault_of(&cut), 1007);
+        let across = [masked(0x01, b"\xe2"), masked(0x00, b"\x28")].concat();
+        assert_eq!(fault_of(&across), 1007);
+    }
+
+    #[test]
+    fn close_codes_are_judged() {
+        let code_of = |code: u16| whole(&masked(0x88, &code.to_be_bytes()));
+        let good = [1000, 1001, 1002, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999];
+        for code in good {
+            assert_eq!(code_of(code), (vec![Event::Close(Some(code))], None));
+        }
+        for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65535] {
+            assert_eq!(code_of(code).1.map(Fault::code), Some(1002), "{code}");
+        }
+        assert_eq!(whole(&masked(0x88, b"")), (vec![Event::Close(None)], None));
+        assert_eq!(fault_of(&masked(0x88, b"\x03")), 1002);
+        assert_eq!(fault_of(&masked(0x88, b"\x03\xe8\xff")), 1007);
+    }
+
+    #[test]
+    fn the_limit_is_judged_from_the_header_and_counts_fragments_together() {
+        let over = masked(0x81, &[b'x'; MAX + 1]);
+        assert_eq!(fault_of(&over[..8]), 1009);
+        let declared = |length: u64| [&[0x81, 0xff][..], &length.to_be_bytes(), &[0; 4]].concat();
+        assert_eq!(fault_of(&declared(1 << 63)), 1009);
+        assert_eq!(fault_of(&declared(u64::MAX)), 1009);
+        let exact = [masked(0x01, &[b'x'; MAX - 1]), masked(0x80, b"x")].concat();
+        assert_eq!(whole(&exact), (vec![text(&"x".repeat(MAX))], None));
+        let more = [masked(0x01, &[b'x'; MAX - 1]), masked(0x80, b"xx")[..6].to_vec()].concat();
+        assert_eq!(fault_of(&more), 1009);
+    }
+
+    #[test]
+    fn memory_follows_the_bytes_received() {
+        let (mut codec, mut contexts) = (Codec::default(), Contexts::default());
+        let declared = [&[0x81, 0xff][..], &(1u64 << 30).to_be_bytes(), &[0; 4], b"abc"].concat();
+        assert_eq!(codec.next(&mut &declared[..], 1 << 30, &mut contexts), Ok(None));
+        assert!(codec.held_bytes() < 100, "{}", codec.held_bytes());
+        // Given back with the last byte.
+        let mut codec = Codec::default();
+        let long = masked(0x81, &[b'x'; 100_000]);
+        assert_eq!(codec.next(&mut &long[..99_999], 1 << 30, &mut contexts), Ok(None));
+        assert!((99_999..=200_000).contains(&codec.held_bytes()));
+        assert!(matches!(codec.next(&mut &long[99_999..], 1 << 30, &mut contexts), Ok(Some(_))));
+        assert_eq!(codec.held_bytes(), 0);
+        assert!(contexts.spare.is_none(), "a grown context is not kept");
+        // Empty fragments without end.
+        assert_eq!(codec.next(&mut &masked(0x01, b"")[..], 10, &mut contexts), Ok(None));
+        for _ in 0..100_000 {
+            assert_eq!(codec.next(&mut &masked(0x00, b"")[..], 10, &mut contexts), Ok(None));
+        }
+        assert!(codec.held_bytes() <= CONTEXT_BYTES);
+    }
+
+    #[test]
+    fn an_idle_connection_owns_no_context() {
+        let (mut codec, mut contexts) = (Codec::default(), Contexts::default());
+        codec.next(&mut &masked(0x81, b"one")[..], MAX, &mut contexts).unwrap();
+        assert!(codec.open.is_none() && contexts.spare.is_some());
+        codec.next(&mut &masked(0x01, b"two")[..], MAX, &mut contexts).unwrap();
+        assert!(codec.open.is_some() && contexts.spare.is_none());
+        let other = Codec::default().next(&mut &masked(0x81, b"other")[..], MAX, &mut contexts);
+        assert_eq!(other, Ok(Some(text("other"))));
+        let end = codec.next(&mut &masked(0x80, b"!")[..], MAX, &mut contexts);
+        assert_eq!(end, Ok(Some(text("two!"))));
+        assert!(codec.open.is_none());
+    }
+
+    #[test]
+    fn a_message_in_fifty_thousand_fragments_arrives() {
+        let (mut codec, mut contexts) = (Codec::default(), Contexts::default());
+        let mut stream = masked(0x01, b"x");
+        for _ in 0..50_000 {
+            stream.extend(masked(0x00, b"x"));
+        }
+        stream.extend(masked(0x80, b"x"));
+        let event = codec.next(&mut &stream[..], 1 << 20, &mut contexts);
+        assert_eq!(event, Ok(Some(text(&"x".repeat(50_002)))));
+    }
+
+    #[test]
+    fn random_bytes_give_the_same_however_they_are_cut() {
+        for seed in 0..300 {
+            let mut random = Random::seeded(seed);
+            let mut stream = Vec::new();
+            for _ in 0..random.number() % 12 {
+                let first = [0x81, 0x01, 0x00, 0x80, 0x82, 0x89, 0x8a, 0x88];
+                let first = first[random.number() as usize % first.len()];
+                let payload = vec![b'p'; random.number() as usize % 140];
+                stream.extend(masked(first, &payload));
+            }
+            if seed % 2 == 1 && !stream.is_empty() {
+                let index = random.number() as usize % stream.len();
+                stream[index] ^= 1 << (random.number() % 8);
+            }
+            whole(&stream);
+        }
+    }
+
+    #[test]
+    fn frames_that_are_sent_can_be_read_by_a_client() {
+        struct Sent<'a>(&'a [u8]);
+        impl Read for Sent<'_> {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                self.0.read(into)
+            }
+        }
+        impl Write for Sent<'_> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut client = WebSocketContext::new(Role::Client, None);
+        for len in [0, 125, 126, 65_535, 65_536] {
+            let json = "j".repeat(len);
+            let frame = encode_text(&json);
+            let mut pushed = Vec::new();
+            push_text(&mut pushed, &json);
+            assert_eq!(*frame, pushed);
+            let read = client.read(&mut Sent(&frame)).unwrap();
+            assert_eq!(read, Message::text(json));
+        }
+        let read = client.read(&mut Sent(&ping(b"1234"))).unwrap();
+        assert_eq!(read, Message::Ping("1234".into()));
+        let Message::Close(Some(read)) = client.read(&mut Sent(&close(Some(1013)))).unwrap() else {
+            panic!("a Close");
+        };
+        assert_eq!(u16::from(read.code), 1013);
+        assert_eq!(*close(None), [0x88, 0]);
+    }
+}
