@@ -1,5 +1,7 @@
 //! One state machine per kind of connection: bytes in, frames out, next deadline.
 
 pub mod access;
+pub mod client;
+pub mod ping_clock;
 pub mod redis;
 pub mod scrape;
