@@ -15,4 +15,5 @@ pub mod ports;
 pub mod random;
 pub mod route;
 pub mod time;
+pub mod timers;
 pub mod wire;

@@ -1,6 +1,9 @@
 //! Plain values that several rooms speak of.
 
+use std::rc::Rc;
+
 use crate::arena::{SessionId, SubscriptionId};
+use crate::config::Url;
 
 /// The texts that clients see; the original's, to the letter.
 pub mod refusal {
@@ -56,16 +59,26 @@ impl Hook {
 /// Who waits for a callback's answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
-    /// The event that the session is handling.
+    /// The event that the session is handling, its farewell included.
     Event(SessionId),
-    /// The session's leaving of its subscriptions after its connection has gone.
-    Farewell(SessionId),
     /// The periodic authorization of a subscription.
     Renewal(SubscriptionId),
     /// The ending of a subscription whose authorization has expired.
     Expiry(SubscriptionId),
     /// The heartbeat of a subscription.
     Heartbeat(SubscriptionId),
+}
+
+/// A callback to be made.
+#[derive(Debug)]
+pub struct Call {
+    /// The service's name, or the authentication method's (`Hook::Validation`).
+    pub lane: Rc<str>,
+    pub hook: Hook,
+    pub url: Rc<Url>,
+    /// A JSON object.
+    pub body: Vec<u8>,
+    pub owner: Owner,
 }
 
 /// What became of a callback.

@@ -59,6 +59,96 @@ fn date_of_day(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
+/// The number of days from 1970-01-01 to a Gregorian date (Hinnant's `days_from_civil`).
+fn day_of_date(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// A number of exactly `digits` digits at the front of `text`, and the rest.
+fn digits(text: &str, digits: usize) -> Option<(i64, &str)> {
+    let (number, rest) = text.split_at_checked(digits)?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| Some((number.parse().ok()?, rest)))?
+}
+
+impl Wall {
+    /// Reads ISO 8601 as far as Python's `datetime.fromisoformat` does, but for week dates: date,
+    /// `T` or a space, time to any precision, offset; with or without separators. Without an
+    /// offset it is UTC.
+    pub fn parse(text: &str) -> Option<Wall> {
+        let (year, rest) = digits(text, 4)?;
+        let extended = rest.starts_with('-');
+        let skip = |rest| if extended { str::strip_prefix(rest, '-') } else { Some(rest) };
+        let (month, rest) = digits(skip(rest)?, 2)?;
+        let (day, rest) = digits(skip(rest)?, 2)?;
+        let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+        let days = match month {
+            2 if leap => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        };
+        if year == 0 || !(1..=12).contains(&month) || !(1..=days).contains(&day) {
+            return None;
+        }
+        let micros_of_day = match rest.chars().next() {
+            None => 0,
+            Some(separator) => parse_time(&rest[separator.len_utf8()..])?,
+        };
+        Some(Wall(day_of_date(year, month, day) * 86_400_000_000 + micros_of_day))
+    }
+}
+
+/// Microseconds since midnight UTC of a time with an optional offset.
+fn parse_time(text: &str) -> Option<i64> {
+    let at = text.find(['Z', 'z', '+', '-']).unwrap_or(text.len());
+    let (time, offset) = text.split_at(at);
+    let micros = parse_clock(time)?;
+    let offset = match offset.as_bytes() {
+        [] | [b'Z' | b'z'] => 0,
+        [b'+', ..] => parse_clock(&offset[1..])?,
+        [b'-', ..] => -parse_clock(&offset[1..])?,
+        _ => return None,
+    };
+    Some(micros - offset)
+}
+
+/// `HH[:MM[:SS[.f…]]]` or without colons, in microseconds.
+fn parse_clock(text: &str) -> Option<i64> {
+    let (whole, fraction) = match text.split_once(['.', ',']) {
+        Some((whole, fraction)) if !fraction.is_empty() => (whole, fraction),
+        Some(_) => return None,
+        None => (text, ""),
+    };
+    let (hour, mut rest) = digits(whole, 2)?;
+    let extended = rest.starts_with(':');
+    let mut parts = [0, 0];
+    let mut read = 0;
+    for part in &mut parts {
+        if rest.is_empty() {
+            break;
+        }
+        let unit = if extended { rest.strip_prefix(':')? } else { rest };
+        (*part, rest) = digits(unit, 2)?;
+        read += 1;
+    }
+    let [minute, second] = parts;
+    let in_range = hour < 24 && minute < 60 && second < 60;
+    if !rest.is_empty() || !in_range || (!fraction.is_empty() && read < 2) {
+        return None;
+    }
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let micros: i64 = format!("{:0<6.6}", fraction).parse().ok()?;
+    Some(((hour * 60 + minute) * 60 + second) * 1_000_000 + micros)
+}
+
 /// ISO 8601 in UTC with microseconds, as Python's `isoformat()` writes it:
 /// `2026-01-31T23:59:59.000001+00:00`.
 impl fmt::Display for Wall {
@@ -95,6 +185,37 @@ mod tests {
         assert_eq!(printed(951_827_696_000_001), "2000-02-29T12:34:56.000001+00:00");
         assert_eq!(printed(-1), "1969-12-31T23:59:59.999999+00:00");
         assert_eq!(printed(4_107_542_400_000_000), "2100-03-01T00:00:00.000000+00:00");
+    }
+
+    #[test]
+    fn iso_8601_is_read_with_its_offset() {
+        let good = [
+            ("1970-01-01", 0),
+            ("1970-01-01T00:00", 0),
+            ("1970-01-01 00:00:01.5", 1_500_000),
+            ("1970-01-01T01:00:00.0000019+01:00", 1),
+            ("19691231T235959Z", -1_000_000),
+            ("2000-02-29T12:34:56.000001+00:00", 951_827_696_000_001),
+            ("1970-01-01T00:00:00-0130", 5_400_000_000),
+        ];
+        for (text, micros) in good {
+            assert_eq!(Wall::parse(text), Some(Wall(micros)), "{text}");
+        }
+        for text in [
+            "",
+            "x",
+            "2001-02-29",
+            "1970-01-01T",
+            "1970-01-01T24:00",
+            "1970-01-01T0:00",
+            "1970-1-1",
+            "1970-01-01T00:00:00+",
+            "1970-01-01T00.5",
+            "+970-01-01",
+            "1970-01-01T00:00:0é",
+        ] {
+            assert_eq!(Wall::parse(text), None, "{text:?}");
+        }
     }
 
     #[test]

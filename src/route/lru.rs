@@ -47,10 +47,6 @@ impl<V> Lru<V> {
         self.entries.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The key's value; this counts as its use.
     pub fn get_mut(&mut self, key: &Key) -> Option<&mut V> {
         let at = self.find(key)?;
@@ -75,11 +71,6 @@ impl<V> Lru<V> {
         let forgotten = if self.entries.len() >= capacity { self.forget_oldest() } else { None };
         self.push(key, value);
         forgotten
-    }
-
-    pub fn remove(&mut self, key: &Key) -> Option<V> {
-        let at = self.find(key)?;
-        Some(self.take(at).1)
     }
 
     fn find(&self, key: &Key) -> Option<u32> {
@@ -223,7 +214,7 @@ mod tests {
         }
         assert_eq!((at, lru.newest), (NONE, before));
         assert_eq!(chain, model.0);
-        assert_eq!((lru.len(), lru.is_empty()), (model.0.len(), model.0.is_empty()));
+        assert_eq!(lru.len(), model.0.len());
         match &lru.index {
             Some(index) => assert!(index.len() == lru.len() && lru.len() > SCANNED_MAX / 2),
             None => assert!(lru.len() <= SCANNED_MAX),
@@ -238,12 +229,10 @@ mod tests {
             // Some runs stay small, some live at the border of the index, some far beyond.
             let keys = [1, 3, 12, 40][below(4) as usize];
             let mut capacity = below(keys + 2) as usize;
-            let removals = below(4);
             let (mut lru, mut model) = (Lru::default(), Model::default());
             for step in 0..600 {
                 let key = key(below(keys));
                 match below(8) {
-                    action if action < removals => assert_eq!(lru.remove(&key), model.remove(&key)),
                     3 => assert_eq!(lru.get_mut(&key).copied(), model.get(&key)),
                     4 if step % 50 == 0 => capacity = below(keys + 2) as usize,
                     _ => assert_eq!(
@@ -266,11 +255,11 @@ mod tests {
             lru.insert(key(number), number, 1_000);
         }
         assert!(lru.index.is_some());
-        for number in 1..1_000 {
-            lru.remove(&key(number));
+        for _ in 1..1_000 {
+            lru.forget_oldest();
         }
         assert!(lru.index.is_none() && lru.entries.capacity() <= SCANNED_MAX);
-        lru.remove(&key(0));
+        lru.forget_oldest();
         assert_eq!(lru.entries.capacity(), 0);
     }
 }

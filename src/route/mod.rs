@@ -1,3 +1,182 @@
 //! Who gets what; knows no wire format.
+//!
+//! `steps` is the order in which callbacks are made; `commands` checks what clients ask for, `acts`
+//! does what the steps say; `fanout` takes
+//! messages from Redis to sessions past the filters of `gate`; `watch` is what goes on by the
+//! clock: renewals, expiries, heartbeats.
 
-pub mod lru;
+use std::collections::VecDeque;
+
+use crate::arena::{Arena, ConnId, SessionId, SessionTag, SubscriptionId, SubscriptionTag};
+use crate::config::Config;
+use crate::log::Log;
+use crate::message::{Answer, Call, Owner};
+use crate::metrics::Metrics;
+use crate::outbox::Mail;
+use crate::random::Random;
+use crate::time::{Instant, Now};
+use crate::timers::{Timer, Timers};
+
+mod acts;
+mod commands;
+mod event;
+mod fanout;
+mod fields;
+mod gate;
+mod lru;
+mod publication;
+mod reply;
+mod session;
+mod steps;
+mod topics;
+mod watch;
+
+use fields::ExtrasPool;
+use reply::Reply;
+use session::{Phase, Session, Subscription};
+use steps::Step;
+use topics::Topics;
+
+pub use topics::ChannelChange;
+
+/// What the router asks of others; whoever lends the desk sees to it afterwards.
+#[derive(Default)]
+pub struct Asks {
+    pub calls: VecDeque<Call>,
+    pub channels: VecDeque<ChannelChange>,
+    /// Clients that read too slowly: to be closed.
+    pub too_slow: Vec<ConnId>,
+    /// Clients whose events are taken again.
+    pub resume: Vec<ConnId>,
+}
+
+/// All that the router may touch outside itself, lent per call.
+pub struct Desk<'a> {
+    pub now: Now,
+    pub config: &'a Config,
+    pub mail: &'a mut Mail,
+    pub timers: &'a mut Timers,
+    pub random: &'a mut Random,
+    pub log: &'a mut Log,
+    pub metrics: &'a mut Metrics,
+    pub asks: &'a mut Asks,
+}
+
+/// Sessions, their subscriptions, and the channels these read.
+#[derive(Default)]
+pub struct Router {
+    sessions: Arena<SessionTag, Session>,
+    subscriptions: Arena<SubscriptionTag, Subscription>,
+    topics: Topics,
+    extras: ExtrasPool,
+}
+
+impl Router {
+    /// A client's handshake is complete.
+    pub fn open(&mut self, conn: ConnId) -> SessionId {
+        self.sessions.insert(Session::new(conn))
+    }
+
+    /// A callback has been answered, or never will be.
+    pub fn answered(&mut self, owner: Owner, answer: &Answer, desk: &mut Desk<'_>) {
+        let reply = Reply::of(answer);
+        match owner {
+            Owner::Event(session) => self.event_answered(session, &reply, desk),
+            Owner::Renewal(subscription) => self.renewal_answered(subscription, &reply, desk),
+            Owner::Expiry(subscription) => self.expiry_answered(subscription, &reply, desk),
+            Owner::Heartbeat(subscription) => self.heartbeat_answered(subscription, &reply, desk),
+        }
+    }
+
+    /// Every Redis has confirmed the channel.
+    pub fn joined(&mut self, channel: &str, desk: &mut Desk<'_>) {
+        for (id, seat) in self.topics.joined(channel) {
+            let Some(subscription) = self.subscriptions.get_mut(id) else { continue };
+            subscription.seat = Some(seat);
+            subscription.phase = Phase::Provisional(Box::default());
+            let session = subscription.session;
+            self.event_answered(session, Reply::YES, desk);
+        }
+    }
+
+    /// A Redis has refused the channel.
+    pub fn join_refused(&mut self, channel: &str, desk: &mut Desk<'_>) {
+        let waited = self.topics.refused(channel);
+        self.fail_joins(&waited, desk);
+    }
+
+    /// A Redis was lost: no confirmation comes any more. The sessions depart on their own.
+    pub fn redis_lost(&mut self, desk: &mut Desk<'_>) {
+        let waited = self.topics.lost();
+        self.fail_joins(&waited, desk);
+    }
+
+    fn fail_joins(&mut self, waited: &[SubscriptionId], desk: &mut Desk<'_>) {
+        for &id in waited {
+            let Some(subscription) = self.subscriptions.get(id) else { continue };
+            let session = subscription.session;
+            self.event_answered(session, Reply::UNAVAILABLE, desk);
+        }
+    }
+
+    /// A moment that the router had set has come.
+    pub fn due(&mut self, at: Instant, timer: Timer, desk: &mut Desk<'_>) {
+        match timer {
+            Timer::Renewal(id) => self.renewal_due(id, desk),
+            Timer::Heartbeat(id) => self.heartbeat_due(id, desk),
+            Timer::Throttle(id) => self.throttle_due(at, id, desk),
+            Timer::Connection(_) | Timer::Start | Timer::Shutdown => {}
+        }
+    }
+
+    /// Takes over services as a new configuration has them.
+    pub fn reconfigure(&mut self, desk: &mut Desk<'_>) {
+        self.topics.reconfigure(desk.config);
+        for id in self.subscriptions.ids() {
+            self.plan_watch(id, desk);
+        }
+    }
+
+    /// Sessions whose farewell is not complete, connected ones among them.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The channels that should be subscribed at Redis now.
+    pub fn channels(&self) -> impl Iterator<Item = &str> {
+        self.topics.wanted().map(|name| &**name)
+    }
+
+    /// Checks what must always hold; for tests and simulations.
+    pub fn audit(&self) {
+        self.topics.audit();
+        for (id, session) in self.sessions.iter() {
+            for &subscription in &session.subscriptions {
+                let found = self.subscriptions.get(subscription).expect("sessions list what is");
+                assert_eq!(found.session, id, "a subscription belongs to its session");
+            }
+            let finished = session.conn.is_none() && session.step == Step::Idle;
+            assert!(!finished || !session.subscriptions.is_empty(), "finished sessions are gone");
+            assert!(session.step != Step::Idle || session.waiting.is_empty(), "idle handles");
+        }
+        for (id, subscription) in self.subscriptions.iter() {
+            assert!(self.sessions.contains(subscription.session), "sessions outlive");
+            if let Some(gate) = &subscription.gate {
+                gate.audit();
+            }
+            if let Some(seat) = subscription.seat {
+                let topic = self.topics.get(subscription.topic);
+                assert_eq!(topic.readers().get(seat.index()), Some(&id), "seats are right");
+            }
+        }
+        if self.sessions.is_empty() {
+            assert!(self.subscriptions.is_empty() && self.topics.is_empty());
+            assert!(self.extras.is_empty(), "nothing outlives its reason");
+        }
+    }
+}
+
+/// The session whose event is being handled.
+fn session_of(sessions: &mut Arena<SessionTag, Session>, id: SessionId) -> &mut Session {
+    sessions.get_mut(id).expect("its event is being handled")
+}

@@ -1,0 +1,325 @@
+//! What clients ask for, from the check of an event to the beginning of its first step.
+
+use std::rc::Rc;
+
+use super::acts::count;
+use super::event::{ClientEvent, OnSubscription, pong_data, split_name};
+use super::fields::{Extras, Fields};
+use super::reply::Reply;
+use super::session::{Current, Phase, Session, Subscription};
+use super::steps::{Event, Step};
+use super::topics::TopicId;
+use super::{Desk, Router, session_of};
+use crate::arena::{ConnId, SessionId, SubscriptionId};
+use crate::config::{Level, Service};
+use crate::message::refusal;
+use crate::metrics::EventLabel;
+use crate::wire::json::{self, Object, ObjectWriter};
+
+impl Router {
+    /// A client sent a message. Says whether no more should be read from it for now.
+    pub fn command(&mut self, id: SessionId, text: &str, desk: &mut Desk<'_>) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if !session.is_busy() {
+            self.handle(id, text, desk);
+        } else if !(desk.config.ws_pong_immediate && self.pong_at_once(id, text, desk)) {
+            session_of(&mut self.sessions, id).push_waiting(text.into());
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        session.paused = session.is_full(desk);
+        session.paused
+    }
+
+    /// The client's connection has gone. Its subscriptions are left, one after the other.
+    ///
+    /// `handle_waiting`: events that were received before are still handled.
+    pub fn departed(&mut self, id: SessionId, handle_waiting: bool, desk: &mut Desk<'_>) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.conn = None;
+        if !handle_waiting {
+            session.drop_waiting();
+        }
+        let current = session.current.as_ref().and_then(|current| current.subscription);
+        let seated: Vec<_> = session.subscriptions.iter().copied().chain(current).collect();
+        for subscription in seated {
+            self.leave_topic(subscription, desk);
+        }
+        self.advance(id, desk);
+    }
+
+    pub(super) fn event_answered(&mut self, id: SessionId, reply: &Reply<'_>, desk: &mut Desk<'_>) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let mut event = reply.event();
+        if session.step == Step::BeforeUnsubscribe && self.has_expired(session) {
+            // No refusal keeps a subscription that its authorization has ended meanwhile.
+            event = Event::Yes;
+        }
+        self.run(id, event, reply, desk);
+        self.advance(id, desk);
+    }
+
+    fn has_expired(&self, session: &Session) -> bool {
+        let current = session.current.as_ref().and_then(|current| current.subscription);
+        let subscription = current.and_then(|id| self.subscriptions.get(id));
+        subscription.is_some_and(|subscription| matches!(subscription.phase, Phase::Expired))
+    }
+
+    /// Lets an idle session go on: with the next event, or with its farewell.
+    pub(super) fn advance(&mut self, id: SessionId, desk: &mut Desk<'_>) {
+        while let Some(session) = self.sessions.get_mut(id) {
+            if session.step != Step::Idle {
+                break;
+            }
+            session.current = None;
+            if let Some(text) = session.pop_waiting() {
+                self.handle(id, &text, desk);
+            } else if session.conn.is_some() || !self.leave_next(id, desk) {
+                break;
+            }
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.paused && !session.is_full(desk) {
+            session.paused = false;
+            desk.asks.resume.extend(session.conn);
+        }
+    }
+
+    /// Begins to leave the last subscription of a session whose connection has gone; without any,
+    /// the session is over. Says whether anything was done.
+    fn leave_next(&mut self, id: SessionId, desk: &mut Desk<'_>) -> bool {
+        let session = session_of(&mut self.sessions, id);
+        if session.subscriptions.is_empty() {
+            self.sessions.remove(id);
+            return true;
+        }
+        // Those that are expiring have their callbacks under way.
+        let subscriptions = &self.subscriptions;
+        let confirmed = |&at: &SubscriptionId| {
+            subscriptions.get(at).is_some_and(|at| matches!(at.phase, Phase::Confirmed))
+        };
+        let Some(last) = session.subscriptions.iter().copied().rfind(confirmed) else {
+            return false;
+        };
+        self.detach(last, Phase::Leaving, desk);
+        let current = Current {
+            label: EventLabel::Unsubscribe,
+            echo: None,
+            extras: None,
+            subscription: Some(last),
+            data: None,
+        };
+        self.begin(id, Event::Leave, current, desk);
+        true
+    }
+
+    fn handle(&mut self, id: SessionId, text: &str, desk: &mut Desk<'_>) {
+        let event = ClientEvent::parse(text);
+        log_client_event(id, text, &event, desk);
+        match event {
+            ClientEvent::NotJson => {
+                let line = desk.log.at(desk.now, Level::Warning, "received invalid json");
+                drop(line.session(id));
+                self.say_invalid(id, desk);
+            }
+            ClientEvent::Invalid => {
+                count(desk, EventLabel::Invalid, false);
+                self.say_invalid(id, desk);
+            }
+            ClientEvent::Unknown(name) => {
+                count(desk, EventLabel::Unknown, false);
+                let mut answer = ObjectWriter::default();
+                answer.raw("event", name).raw("status", "\"error\"");
+                answer.text("error", refusal::EVENT_NOT_FOUND);
+                self.say(id, &answer.finish(), desk);
+            }
+            ClientEvent::Ping(object) => self.pong(id, &object, desk),
+            ClientEvent::Auth(object) => self.authenticate(id, &object, desk),
+            ClientEvent::Subscription(on, object) => self.on_subscription(id, on, &object, desk),
+        }
+    }
+
+    fn say_invalid(&mut self, id: SessionId, desk: &mut Desk<'_>) {
+        let mut answer = ObjectWriter::default();
+        answer.raw("status", "\"error\"").text("error", refusal::INVALID_EVENT);
+        self.say(id, &answer.finish(), desk);
+    }
+
+    fn pong_at_once(&mut self, id: SessionId, text: &str, desk: &mut Desk<'_>) -> bool {
+        let event = ClientEvent::parse(text);
+        let ClientEvent::Ping(object) = &event else { return false };
+        log_client_event(id, text, &event, desk);
+        self.pong(id, object, desk);
+        true
+    }
+
+    fn pong(&mut self, id: SessionId, ping: &Object<'_>, desk: &mut Desk<'_>) {
+        count(desk, EventLabel::Ping, true);
+        let data = pong_data(ping);
+        let mut pong = String::with_capacity(data.len() + 32);
+        pong.push_str("{\"event\":\"pong\",\"data\":");
+        pong.push_str(&data);
+        pong.push('}');
+        self.say(id, &pong, desk);
+    }
+
+    fn authenticate(&mut self, id: SessionId, object: &Object<'_>, desk: &mut Desk<'_>) {
+        let method = object.get("method");
+        let is_ticket = method.is_none_or(|raw| json::string(raw).as_deref() == Some("ticket"));
+        let ticket = object.get("ticket").filter(|raw| json::is_truthy(raw));
+        let current = Current {
+            label: EventLabel::Auth,
+            echo: None,
+            extras: None,
+            subscription: None,
+            data: ticket.map(Into::into),
+        };
+        let refusal = if !is_ticket || desk.config.ticket.is_none() {
+            refusal::AUTH_UNSUPPORTED
+        } else if ticket.is_none() {
+            refusal::NEEDS_TICKET
+        } else {
+            return self.begin(id, Event::Auth, current, desk);
+        };
+        self.refuse(id, &current, &json::quoted(refusal), None, desk);
+    }
+
+    fn on_subscription(
+        &mut self,
+        id: SessionId,
+        on: OnSubscription,
+        object: &Object<'_>,
+        desk: &mut Desk<'_>,
+    ) {
+        let raw = object.get("subscription").filter(|raw| json::is_truthy(raw));
+        let name = raw.and_then(json::string);
+        // Extra fields are echoed for a known service even where the topic is empty.
+        let service_name = name.as_deref().and_then(|name| Some(name.split_once('.')?.0));
+        let service = service_name.and_then(|name| desk.config.service(name)).cloned();
+        let existing = name.as_deref().and_then(|name| self.find(id, name));
+        let extras = match existing.and_then(|at| self.subscriptions.get(at)) {
+            Some(subscription) => subscription.extras.clone(),
+            None => service.as_deref().and_then(|service| extras_of(service, object)),
+        };
+        let mut current = Current {
+            label: on.label(),
+            echo: raw.map(Into::into),
+            extras,
+            subscription: existing,
+            data: (on == OnSubscription::Message)
+                .then(|| object.get("data").unwrap_or("null").into()),
+        };
+        let name = name.as_deref().filter(|name| split_name(name).is_some());
+        let event = match (name, service) {
+            (None, _) => Err(refusal::INVALID_SUBSCRIPTION),
+            (Some(_), None) => Err(refusal::INVALID_SERVICE),
+            (Some(name), Some(service)) => match on {
+                OnSubscription::Subscribe => {
+                    self.may_subscribe(id, &service, existing, desk).map(|conn| {
+                        let new = self.new_subscription(id, conn, name, &service, &mut current);
+                        current.subscription = Some(new);
+                        Event::Subscribe
+                    })
+                }
+                OnSubscription::Message if existing.is_some() => Ok(Event::Message),
+                OnSubscription::Unsubscribe if existing.is_some() => Ok(Event::Unsubscribe),
+                OnSubscription::Unsubscribe => self
+                    .adopt_expiring(id, name)
+                    .map(|()| Event::UnsubscribeExpiring)
+                    .ok_or(refusal::NOT_SUBSCRIBED),
+                OnSubscription::Message => Err(refusal::NOT_SUBSCRIBED),
+            },
+        };
+        match event {
+            Ok(event) => self.begin(id, event, current, desk),
+            Err(refusal) => self.refuse(id, &current, &json::quoted(refusal), None, desk),
+        }
+    }
+
+    /// Whether a session may subscribe to a service. Gives its connection, or a dead id where that
+    /// has gone (an event received before is still handled).
+    fn may_subscribe(
+        &self,
+        id: SessionId,
+        service: &Service,
+        existing: Option<SubscriptionId>,
+        desk: &Desk<'_>,
+    ) -> Result<Option<ConnId>, &'static str> {
+        let session = self.sessions.get(id).expect("its event is being handled");
+        if service.require_authentication && session.auth.is_none() {
+            Err(refusal::AUTH_REQUIRED)
+        } else if existing.is_some() {
+            Err(refusal::ALREADY_SUBSCRIBED)
+        } else if session.subscriptions.len() >= desk.config.limits.max_subscriptions_per_session {
+            Err(refusal::TOO_MANY_SUBSCRIPTIONS)
+        } else {
+            Ok(session.conn)
+        }
+    }
+
+    fn new_subscription(
+        &mut self,
+        session: SessionId,
+        conn: Option<ConnId>,
+        name: &str,
+        service: &Rc<Service>,
+        current: &mut Current,
+    ) -> SubscriptionId {
+        current.extras = current.extras.take().map(|extras| self.extras.share(extras));
+        let topic = self.topics.hold(name, service);
+        self.subscriptions.insert(Subscription {
+            session,
+            conn,
+            topic,
+            phase: Phase::Pending,
+            seat: None,
+            extras: current.extras.clone(),
+            gate: None,
+            watch: None,
+        })
+    }
+
+    /// The session's confirmed subscription of that name.
+    pub(super) fn find(&self, id: SessionId, name: &str) -> Option<SubscriptionId> {
+        self.find_in_phase(id, self.topics.find(name)?, |phase| matches!(phase, Phase::Confirmed))
+    }
+
+    pub(super) fn find_in_phase(
+        &self,
+        id: SessionId,
+        topic: TopicId,
+        is_it: impl Fn(&Phase) -> bool,
+    ) -> Option<SubscriptionId> {
+        let found = |&at: &SubscriptionId| {
+            let subscription = self.subscriptions.get(at);
+            subscription.is_some_and(|found| found.topic == topic && is_it(&found.phase))
+        };
+        self.sessions.get(id)?.subscriptions.iter().copied().find(found)
+    }
+}
+
+impl Session {
+    /// Whether as much waits as may.
+    fn is_full(&self, desk: &Desk<'_>) -> bool {
+        let limits = &desk.config.limits;
+        let many = self.waiting.len() >= limits.max_queued_events_per_session;
+        self.step != Step::Idle && (many || self.waiting_bytes > limits.max_message_bytes)
+    }
+}
+
+fn extras_of(service: &Service, object: &Object<'_>) -> Option<Rc<Extras>> {
+    let fields = Fields::pick(&service.extra_fields, object);
+    (!fields.is_empty()).then(|| Extras::new(fields))
+}
+
+/// The original's record of every event; tickets are nobody's business.
+fn log_client_event(id: SessionId, text: &str, event: &ClientEvent<'_>, desk: &mut Desk<'_>) {
+    if !desk.log.is_on(Level::Debug) || matches!(event, ClientEvent::NotJson) {
+        return;
+    }
+    let line = desk.log.at(desk.now, Level::Debug, "client event").session(id);
+    let object = Object::parse(text).ok().filter(|object| object.get("ticket").is_some());
+    match object {
+        Some(object) => drop(line.raw("data", &object.with_replaced("ticket", "\"[redacted]\""))),
+        None => drop(line.raw("data", text)),
+    }
+}

@@ -1,0 +1,148 @@
+//! Named values of a session or subscription: authentication, authorizer and extra fields.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::wire::json::{Object, ObjectWriter, canonical};
+
+/// Members of an object by the names that the configuration lists; values raw.
+#[derive(Default, Debug)]
+pub struct Fields {
+    members: Vec<(Box<str>, Box<str>)>,
+}
+
+impl Fields {
+    /// Those of `names` that the object has.
+    pub fn pick(names: &[String], object: &Object<'_>) -> Fields {
+        let present = |name: &String| {
+            let value = object.get(name)?;
+            Some((name.as_str().into(), value.into()))
+        };
+        Fields { members: names.iter().filter_map(present).collect() }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let found = self.members.iter().find(|(known, _)| **known == *name);
+        found.map(|(_, value)| &**value)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub fn write<'a>(&'a self, into: &mut ObjectWriter<'a>) {
+        for (name, value) in &self.members {
+            into.raw(name, &**value);
+        }
+    }
+
+    /// Whether both hold the same names with equal values.
+    pub fn equals(&self, other: &Fields) -> bool {
+        let found = |(name, value): &(Box<str>, Box<str>)| {
+            other.get(name).is_some_and(|theirs| same_value(value, theirs))
+        };
+        self.members.len() == other.members.len() && self.members.iter().all(found)
+    }
+}
+
+/// Whether two raw values are equal as JSON.
+pub fn same_value(a: &str, b: &str) -> bool {
+    if a == b {
+        return true;
+    }
+    // Strings without escapes differ where their texts do; most are.
+    let plain = |raw: &str| raw.starts_with('"') && !raw.contains('\\');
+    if plain(a) && plain(b) {
+        return false;
+    }
+    canonical(a) == canonical(b)
+}
+
+/// Extra fields of subscriptions: equal ones are one object, so that a fan-out encodes a frame
+/// once per distinct set and finds it by address.
+#[derive(Default)]
+pub struct ExtrasPool {
+    by_text: HashMap<Box<str>, Rc<Extras>>,
+}
+
+/// The extra fields that a client gave when subscribing.
+#[derive(Default, Debug)]
+pub struct Extras {
+    pub fields: Fields,
+    text: Box<str>,
+}
+
+impl Extras {
+    /// Fields outside the pool: for one answer.
+    pub fn new(fields: Fields) -> Rc<Extras> {
+        let mut writer = ObjectWriter::default();
+        fields.write(&mut writer);
+        let text = writer.finish().into();
+        Rc::new(Extras { text, fields })
+    }
+}
+
+impl ExtrasPool {
+    /// The shared object equal to `extras` to the letter.
+    pub fn share(&mut self, extras: Rc<Extras>) -> Rc<Extras> {
+        if let Some(known) = self.by_text.get(&extras.text) {
+            return known.clone();
+        }
+        self.by_text.insert(extras.text.clone(), extras.clone());
+        extras
+    }
+
+    /// Gives a shared object back.
+    pub fn release(&mut self, extras: Rc<Extras>) {
+        // One count is ours here, one the pool's.
+        if Rc::strong_count(&extras) <= 2 {
+            self.by_text.remove(&extras.text);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_text.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pick(names: &[&str], text: &str) -> Fields {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        Fields::pick(&names, &Object::parse(text).unwrap())
+    }
+
+    #[test]
+    fn fields_are_equal_by_value_and_presence() {
+        let a = pick(&["x", "y"], r#"{"x":1,"y":null}"#);
+        assert!(a.equals(&pick(&["y", "x"], r#"{"x":1.0,"y":null}"#)));
+        assert!(!a.equals(&pick(&["x", "y"], r#"{"x":1}"#)));
+        assert!(!pick(&["x"], r#"{"x":1}"#).equals(&a));
+    }
+
+    #[test]
+    fn values_are_equal_as_json() {
+        assert!(same_value("1", "1.0") && same_value("\"\\u0041\"", "\"A\""));
+        assert!(
+            !same_value("\"1\"", "1") && !same_value("\"a\"", "\"b\"") && !same_value("true", "1")
+        );
+    }
+
+    #[test]
+    fn equal_extras_are_one_object_while_somebody_has_them() {
+        let mut pool = ExtrasPool::default();
+        let a = pool.share(Extras::new(pick(&["x"], r#"{"x":1}"#)));
+        let b = pool.share(Extras::new(pick(&["x"], r#"{"x":1}"#)));
+        assert!(Rc::ptr_eq(&a, &b));
+        pool.release(a);
+        assert!(!pool.is_empty());
+        pool.release(b);
+        assert!(pool.is_empty());
+    }
+}

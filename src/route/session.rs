@@ -1,0 +1,157 @@
+//! A WebSocket session as the router sees it: what it is doing, what waits, what it has.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::fields::{Extras, Fields};
+use super::steps::Step;
+use super::topics::{Seat, TopicId};
+use crate::arena::{ConnId, SessionId, SubscriptionId};
+use crate::metrics::EventLabel;
+use crate::time::Instant;
+
+/// One session. It outlives its connection until all its subscriptions are left.
+pub struct Session {
+    /// `None`: the connection has gone.
+    pub conn: Option<ConnId>,
+    pub step: Step,
+    /// The event in hand, where it has an answer to be given.
+    pub current: Option<Box<Current>>,
+    /// `None`: not authenticated.
+    pub auth: Option<Rc<Fields>>,
+    /// In the order of subscribing; those being ended by their authorization among them.
+    pub subscriptions: Vec<SubscriptionId>,
+    /// Events that wait for the one in hand: their texts.
+    pub waiting: VecDeque<Box<str>>,
+    pub waiting_bytes: usize,
+    /// The connection is not read until less waits.
+    pub paused: bool,
+}
+
+impl Session {
+    pub fn new(conn: ConnId) -> Session {
+        Session {
+            conn: Some(conn),
+            step: Step::Idle,
+            current: None,
+            auth: None,
+            subscriptions: Vec::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            paused: false,
+        }
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.step != Step::Idle || !self.waiting.is_empty()
+    }
+
+    pub fn push_waiting(&mut self, text: Box<str>) {
+        self.waiting_bytes += text.len();
+        self.waiting.push_back(text);
+    }
+
+    pub fn pop_waiting(&mut self) -> Option<Box<str>> {
+        let text = self.waiting.pop_front()?;
+        self.waiting_bytes -= text.len();
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        Some(text)
+    }
+
+    pub fn drop_waiting(&mut self) {
+        self.waiting = VecDeque::new();
+        self.waiting_bytes = 0;
+    }
+}
+
+/// The event that a session is handling.
+pub struct Current {
+    pub label: EventLabel,
+    /// The subscription as the client sent it, raw; `None`: not to be echoed.
+    pub echo: Option<Box<str>>,
+    /// What its answers carry besides.
+    pub extras: Option<Rc<Extras>>,
+    pub subscription: Option<SubscriptionId>,
+    /// What a `message` event carries, raw; or the ticket.
+    pub data: Option<Box<str>>,
+}
+
+/// One subscription of one session, from the authorizer's call on.
+pub struct Subscription {
+    pub session: SessionId,
+    /// The session's connection, so that a fan-out need not ask for it.
+    pub conn: Option<ConnId>,
+    pub topic: TopicId,
+    pub phase: Phase,
+    /// Its place among the topic's readers, while it is one.
+    pub seat: Option<Seat>,
+    pub extras: Option<Rc<Extras>>,
+    pub gate: Option<Box<super::gate::Gate>>,
+    /// Authorizer fields, renewal, heartbeat: where the service has them.
+    pub watch: Option<Box<Watch>>,
+}
+
+/// How far a subscription has come.
+#[derive(Debug)]
+pub enum Phase {
+    /// Authorizing, or waiting for Redis.
+    Pending,
+    /// `before_subscribe` is under way; messages wait.
+    Provisional(Box<Held>),
+    Confirmed,
+    /// Its authorization has expired; its two last callbacks are under way.
+    Expiring(Box<Expiry>),
+    /// Its authorization has expired while the client's own `unsubscribe` was under way, which
+    /// goes on as if it had been a yes.
+    Expired,
+    /// Out of its session, while its last callback is under way.
+    Leaving,
+}
+
+/// Messages that came during `before_subscribe`.
+#[derive(Default, Debug)]
+pub struct Held {
+    pub texts: Vec<Rc<str>>,
+    pub bytes: usize,
+}
+
+/// The end of a subscription by its authorization.
+#[derive(Debug)]
+pub struct Expiry {
+    /// What the client is told, raw.
+    pub error: Box<str>,
+    /// The `data` of `before_unsubscribe`, raw.
+    pub data: Option<Box<str>>,
+    /// Waiting for `on_unsubscribe`; before that for `before_unsubscribe`.
+    pub called_before: bool,
+    /// The client has asked to unsubscribe meanwhile and waits for that answer instead.
+    pub adopted: bool,
+}
+
+/// The periodic side of a subscription.
+#[derive(Default, Debug)]
+pub struct Watch {
+    pub authorizer_fields: Fields,
+    pub renewal: Renewal,
+    /// Since when authorization could not be renewed for want of an answer.
+    pub failing_since: Option<Instant>,
+    /// The next heartbeat; `None`: none is planned.
+    pub heartbeat_at: Option<Instant>,
+    pub heartbeat_under_way: bool,
+}
+
+/// The periodic authorization of a subscription.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Renewal {
+    /// The service has none.
+    #[default]
+    Off,
+    /// The next call is at this moment.
+    At(Instant),
+    /// The authorizer is being called.
+    Authorizing,
+    /// `on_authorization_change` is being called.
+    Changing,
+}
