@@ -1,5 +1,6 @@
 //! Bytes to values and back: no ids, no time, no policy beyond limits.
 
+pub mod http;
 pub mod json;
 pub mod resp;
 pub mod upgrade;
