@@ -20,6 +20,9 @@ pub const HEADERS_MAX: usize = 128;
 /// Redirects followed within one try of a callback.
 pub const REDIRECTS_MAX: usize = 5;
 
+/// Host names whose addresses are remembered: far more than any configuration holds.
+pub const NAMES_MAX: usize = 1_024;
+
 /// Longest 429 wait that a service can ask for, in seconds.
 pub const RATE_LIMIT_WAIT_SECONDS_MAX: u64 = 3_600;
 
