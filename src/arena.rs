@@ -208,6 +208,12 @@ impl<Tag, T> Table<Tag, T> {
         self.len == 0
     }
 
+    /// The id whose value a slot holds.
+    pub fn id_at(&self, index: usize) -> Option<Id<Tag>> {
+        let (generation, _) = self.entries.get(index)?.as_ref()?;
+        Some(Id { index: index as u32, generation: *generation, of: PhantomData })
+    }
+
     /// All values in the order of their slots.
     pub fn iter(&self) -> impl Iterator<Item = (Id<Tag>, &T)> {
         self.entries.iter().enumerate().filter_map(|(index, entry)| {

@@ -58,11 +58,17 @@ impl Outbox {
         self.sealed
     }
 
-    /// Fills `into` with what is to be written next and says how many slices are used.
-    pub fn slices<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
-        let mut skip = self.head_sent;
+    /// Fills `into` with what is to be written next, past the first `skip` bytes, and says how
+    /// many slices are used.
+    pub fn slices_from<'a>(&'a self, skip: usize, into: &mut [IoSlice<'a>]) -> usize {
+        let mut skip = self.head_sent + skip;
         let mut used = 0;
-        for (slot, frame) in into.iter_mut().zip(&self.frames) {
+        for frame in &self.frames {
+            if skip >= frame.len() {
+                skip -= frame.len();
+                continue;
+            }
+            let Some(slot) = into.get_mut(used) else { break };
             *slot = IoSlice::new(&frame[skip..]);
             skip = 0;
             used += 1;
@@ -366,7 +372,7 @@ mod tests {
         assert_eq!(mail.next_bulk(), Some(id));
         mail.blocked(id, 7).unwrap();
         let mut slices = [IoSlice::new(&[]); 4];
-        assert_eq!(mail.outbox(id).unwrap().slices(&mut slices), 1);
+        assert_eq!(mail.outbox(id).unwrap().slices_from(0, &mut slices), 1);
         assert_eq!(slices[0].len(), 3);
         assert!(!mail.has_work());
         mail.unblocked(id);

@@ -82,6 +82,10 @@ impl Ports {
         self.outputs.push_back(output);
     }
 
+    pub fn peek(&self) -> Option<&Output> {
+        self.outputs.front()
+    }
+
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }

@@ -175,7 +175,7 @@ impl Driver {
         let conn = *conn;
         if let Some(outbox) = self.ports.mail.outbox(conn) {
             let mut slices = [IoSlice::new(&[]); 16];
-            let used = outbox.slices(&mut slices);
+            let used = outbox.slices_from(0, &mut slices);
             let written = stream.write_vectored(&slices[..used]).unwrap_or(0);
             self.ports.mail.written(conn, written);
         }

@@ -275,7 +275,7 @@ mod tests {
             let mut text = String::new();
             while let Some(id) = self.ports.mail.next_prompt() {
                 let mut slices = [IoSlice::new(&[]); 8];
-                let used = self.ports.mail.outbox(id).unwrap().slices(&mut slices);
+                let used = self.ports.mail.outbox(id).unwrap().slices_from(0, &mut slices);
                 let bytes: Vec<u8> = slices[..used].iter().flat_map(|s| s.to_vec()).collect();
                 self.ports.mail.written(id, bytes.len());
                 text.push_str(&String::from_utf8(bytes).unwrap());

@@ -100,7 +100,7 @@ impl World {
         let mut bytes = Vec::new();
         if let Some(outbox) = self.ports.mail.outbox(self.conn) {
             let mut slices = [IoSlice::new(&[]); 64];
-            let used = outbox.slices(&mut slices);
+            let used = outbox.slices_from(0, &mut slices);
             bytes = slices[..used].iter().flat_map(|slice| slice.to_vec()).collect();
         }
         while self.ports.mail.next_prompt().is_some() {}

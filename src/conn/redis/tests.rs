@@ -82,7 +82,7 @@ impl Bench {
     fn sent(&mut self) -> String {
         let Some(conn) = self.link.conn() else { return String::new() };
         let mut slices = [IoSlice::new(&[]); 256];
-        let used = self.ports.mail.outbox(conn).unwrap().slices(&mut slices);
+        let used = self.ports.mail.outbox(conn).unwrap().slices_from(0, &mut slices);
         let bytes: Vec<u8> =
             slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect();
         self.ports.mail.written(conn, bytes.len());

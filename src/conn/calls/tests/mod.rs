@@ -129,7 +129,7 @@ impl World {
         let mut sent = Vec::new();
         while let Some(conn) = self.ports.mail.next_prompt() {
             let mut slices = [std::io::IoSlice::new(&[]); 4];
-            let used = self.ports.mail.outbox(conn).unwrap().slices(&mut slices);
+            let used = self.ports.mail.outbox(conn).unwrap().slices_from(0, &mut slices);
             let bytes: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.to_vec()).collect();
             self.ports.mail.written(conn, bytes.len());
             sent.push((conn, String::from_utf8(bytes).unwrap()));

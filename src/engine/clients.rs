@@ -1,0 +1,330 @@
+//! WebSocket clients between their connection and their session, and the peers at the metrics
+//! port.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Engine, ScrapeSlot, desk};
+use crate::arena::{ConnId, SessionId};
+use crate::config::Level;
+use crate::conn::client::{Client, ClientContext, Gone, Heard};
+use crate::conn::scrape::{self, Asked, Scrape};
+use crate::limits::SCRAPES_MAX;
+use crate::message::close_code;
+use crate::metrics::{ProcessFigures, Refused, text};
+use crate::ports::{Kind, Output};
+use crate::route::Desk;
+use crate::time::Instant;
+use crate::timers::Timer;
+
+/// One client's connection and what goes with it.
+pub(super) struct ClientSlot {
+    pub client: Client,
+    /// Set while the session lives on this connection.
+    pub session: Option<SessionId>,
+    /// The address that this client counts for; `None` where that is not limited.
+    address: Option<IpAddr>,
+    /// The moment that a timer is set for.
+    armed: Option<Instant>,
+}
+
+/// Lends a client everything it may touch.
+macro_rules! client_context {
+    ($engine:expr, $conn:expr, $session:expr) => {
+        ClientContext {
+            now: $engine.now,
+            conn: $conn,
+            session: $session,
+            ports: &mut $engine.ports,
+            log: &mut $engine.log,
+            metrics: &mut $engine.metrics,
+            config: &$engine.config,
+            contexts: &mut $engine.contexts,
+        }
+    };
+}
+
+impl Engine {
+    pub(super) fn accept_client(&mut self, peer: SocketAddr) -> ConnId {
+        let limits = &self.config.limits;
+        let full = limits.max_connections > 0 && self.clients.len() >= limits.max_connections;
+        let conn = self.ports.open(Kind::Client, limits.send_queue_bytes);
+        let client = Client::new(self.now, peer, &self.config);
+        self.clients.insert(conn, ClientSlot { client, session: None, address: None, armed: None });
+        let is_proxy = self.config.ws_trusted_proxies.iter().any(|block| block.contains(peer.ip()));
+        if full {
+            self.refuse(conn, Refused::TooMany);
+        } else if !is_proxy && !self.count_address(conn, peer.ip()) {
+            self.refuse(conn, Refused::TooManyFromAddress);
+        }
+        self.tend(conn);
+        conn
+    }
+
+    fn refuse(&mut self, conn: ConnId, reason: Refused) {
+        self.uncount_address(conn);
+        if let Some(slot) = self.clients.get_mut(conn) {
+            slot.client.refuse(reason, &mut client_context!(self, conn, None));
+        }
+    }
+
+    /// Counts a client for its address, if that has room.
+    fn count_address(&mut self, conn: ConnId, address: IpAddr) -> bool {
+        let most = self.config.limits.max_connections_per_ip;
+        if most == 0 {
+            return true;
+        }
+        let count = self.addresses.entry(address).or_default();
+        if *count >= most {
+            return false;
+        }
+        *count += 1;
+        if let Some(slot) = self.clients.get_mut(conn) {
+            slot.address = Some(address);
+        }
+        true
+    }
+
+    fn uncount_address(&mut self, conn: ConnId) {
+        let slot = self.clients.get_mut(conn);
+        let Some(address) = slot.and_then(|slot| slot.address.take()) else { return };
+        if let Some(count) = self.addresses.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&address);
+            }
+        }
+    }
+
+    /// Takes a client's bytes through its machine to its session.
+    pub(super) fn hear_client(&mut self, conn: ConnId, bytes: &[u8]) {
+        let mut input = bytes;
+        while let Some(slot) = self.clients.get_mut(conn) {
+            let session = slot.session;
+            let heard = slot.client.next(&mut input, &mut client_context!(self, conn, session));
+            let text = match &heard {
+                None => break,
+                Some(Heard::Text(text)) => text,
+                // No JSON either: it takes its turn like anything that is none.
+                Some(Heard::NotText) => "",
+                Some(Heard::Request { address }) => {
+                    self.admit(conn, *address);
+                    continue;
+                }
+                Some(Heard::Gone(gone)) => {
+                    self.gone(conn, *gone);
+                    continue;
+                }
+            };
+            let Some(session) = session else { continue };
+            let full = self.router.command(session, text, &mut desk!(self));
+            if full && let Some(slot) = self.clients.get_mut(conn) {
+                slot.client.pause(input, &mut client_context!(self, conn, Some(session)));
+                break;
+            }
+        }
+        self.tend(conn);
+    }
+
+    /// Decides on a handshake that is in order.
+    fn admit(&mut self, conn: ConnId, address: IpAddr) {
+        if !self.is_serving() {
+            return self.refuse(conn, Refused::NotReady);
+        }
+        let counted = self.clients.get(conn).and_then(|slot| slot.address);
+        if counted != Some(address) {
+            self.uncount_address(conn);
+            if !self.count_address(conn, address) {
+                return self.refuse(conn, Refused::TooManyFromAddress);
+            }
+        }
+        let Some(slot) = self.clients.get_mut(conn) else { return };
+        let session = self.router.open(conn);
+        slot.session = Some(session);
+        slot.client.admit(&mut client_context!(self, conn, Some(session)));
+        self.metrics.connections += 1;
+        self.metrics.connections_total += 1;
+        let line = self.log.at(self.now, Level::Debug, "new session").session(session);
+        drop(line.display("remote", address));
+        self.log_connections();
+    }
+
+    /// A session's connection is over, or as good as.
+    fn gone(&mut self, conn: ConnId, gone: Gone) {
+        let Some(slot) = self.clients.get_mut(conn) else { return };
+        let Some(session) = slot.session.take() else { return };
+        self.uncount_address(conn);
+        self.metrics.connections -= 1;
+        let line = self.log.at(self.now, Level::Info, "connection closed").session(session);
+        drop(line.number("code", gone.code.into()).text("reason", gone.reason));
+        self.log_connections();
+        self.router.departed(session, gone.by_client, &mut desk!(self));
+    }
+
+    fn log_connections(&mut self) {
+        if self.config.metrics.log {
+            let line = self.log.at(self.now, Level::Debug, "metrics");
+            let line = line.number("active_connections", self.metrics.connections);
+            drop(line.number("total_connections", self.metrics.connections_total));
+        }
+    }
+
+    /// Closes a client for a reason of ours.
+    pub(super) fn close_client(&mut self, conn: ConnId, code: u16, reason: &'static str) {
+        let Some(slot) = self.clients.get_mut(conn) else { return };
+        let session = slot.session;
+        slot.client.close(code, &mut client_context!(self, conn, session));
+        self.gone(conn, Gone { code, by_client: false, reason });
+        self.tend(conn);
+    }
+
+    pub(super) fn close_all_clients(&mut self, code: u16, reason: &'static str) {
+        for conn in self.clients.ids() {
+            self.close_client(conn, code, reason);
+        }
+    }
+
+    pub(super) fn too_slow(&mut self, conn: ConnId) {
+        // Asked for more than once in a turn, it is closed once.
+        if self.clients.get(conn).is_some_and(|slot| slot.session.is_some()) {
+            self.close_client(conn, close_code::TRY_AGAIN_LATER, "slow consumer");
+        }
+    }
+
+    /// The session has room for events again.
+    pub(super) fn resume(&mut self, conn: ConnId) {
+        let Some(slot) = self.clients.get_mut(conn) else { return };
+        let session = slot.session;
+        slot.client.resume(&mut client_context!(self, conn, session));
+        self.hear_client(conn, &[]);
+    }
+
+    pub(super) fn client_ended(&mut self, conn: ConnId) {
+        let Some(slot) = self.clients.get_mut(conn) else { return };
+        let session = slot.session;
+        let heard = slot.client.ended(&mut client_context!(self, conn, session));
+        self.heard_end(conn, heard);
+    }
+
+    pub(super) fn client_lost(&mut self, conn: ConnId) {
+        let Some(slot) = self.clients.get_mut(conn) else { return };
+        let session = slot.session;
+        let heard = slot.client.lost(&mut client_context!(self, conn, session));
+        self.heard_end(conn, heard);
+    }
+
+    pub(super) fn client_due(&mut self, conn: ConnId) {
+        let Some(slot) = self.clients.get_mut(conn) else { return };
+        let session = slot.session;
+        slot.armed = None;
+        let heard = slot.client.due(&mut client_context!(self, conn, session));
+        self.heard_end(conn, heard);
+    }
+
+    fn heard_end(&mut self, conn: ConnId, heard: Option<Heard>) {
+        if let Some(Heard::Gone(gone)) = heard {
+            self.gone(conn, gone);
+        }
+        self.tend(conn);
+    }
+
+    /// Something was written: a closing connection may be done.
+    pub(super) fn flushed(&mut self, conn: ConnId) {
+        let done =
+            self.ports.mail.outbox(conn).is_some_and(|out| out.is_sealed() && out.is_empty());
+        if done && let Some(slot) = self.clients.get_mut(conn) {
+            let session = slot.session;
+            slot.client.flushed(&mut client_context!(self, conn, session));
+            self.tend(conn);
+        }
+    }
+
+    /// After each dealing with a client: forgets it when it is over, else sees to its timer.
+    fn tend(&mut self, conn: ConnId) {
+        let Some(slot) = self.clients.get_mut(conn) else { return };
+        if slot.client.is_over() {
+            self.uncount_address(conn);
+            self.clients.remove(conn);
+            return;
+        }
+        let Some(deadline) = slot.client.deadline() else { return };
+        // A timer that comes too early looks at the deadline anew; only an earlier one is needed.
+        if slot.armed.is_none_or(|armed| armed > deadline) {
+            slot.armed = Some(deadline);
+            self.timers.set(deadline, Timer::Connection(conn));
+        }
+    }
+
+    // ----------------------------------------------------------------- scrapes
+
+    pub(super) fn accept_scrape(&mut self) -> Option<ConnId> {
+        if self.scrapes.len() >= SCRAPES_MAX {
+            return None;
+        }
+        let conn = self.ports.open(Kind::Scrape, usize::MAX);
+        let scrape = Scrape::new(self.now);
+        self.scrapes.insert(conn, ScrapeSlot { scrape, armed: None });
+        self.tend_scrape(conn);
+        Some(conn)
+    }
+
+    pub(super) fn hear_scrape(&mut self, conn: ConnId, bytes: &[u8]) {
+        let Some(slot) = self.scrapes.get_mut(conn) else { return };
+        let mut context = scrape::Context { now: self.now, id: conn, ports: &mut self.ports };
+        let asked = slot.scrape.next(&mut { bytes }, &mut context);
+        match asked {
+            None => {}
+            Some(Asked::Metrics) => self.ports.ask(Output::Scrape(conn)),
+            Some(Asked::Health) => self.answer(conn, 200, "text/plain", "ok\n"),
+            Some(Asked::Ready) => match self.unready() {
+                None => self.answer(conn, 200, "text/plain", "ready\n"),
+                Some(reason) => self.answer(conn, 503, "text/plain", &format!("{reason}\n")),
+            },
+        }
+        self.tend_scrape(conn);
+    }
+
+    pub(super) fn answer_scrape(&mut self, conn: ConnId, figures: &ProcessFigures) {
+        self.metrics.send_queue_bytes = self.ports.mail.bytes() as u64;
+        let body = text::render(&self.metrics, figures, env!("CARGO_PKG_VERSION"));
+        self.answer(conn, 200, text::CONTENT_TYPE, &body);
+        self.tend_scrape(conn);
+    }
+
+    fn answer(&mut self, conn: ConnId, status: u16, content_type: &str, body: &str) {
+        let Some(slot) = self.scrapes.get_mut(conn) else { return };
+        let mut context = scrape::Context { now: self.now, id: conn, ports: &mut self.ports };
+        slot.scrape.answer(status, content_type, body, &mut context);
+    }
+
+    pub(super) fn scrape_ended(&mut self, conn: ConnId) {
+        let Some(slot) = self.scrapes.get_mut(conn) else { return };
+        slot.scrape.ended(&mut scrape::Context { now: self.now, id: conn, ports: &mut self.ports });
+        self.tend_scrape(conn);
+    }
+
+    pub(super) fn scrape_lost(&mut self, conn: ConnId) {
+        let Some(slot) = self.scrapes.get_mut(conn) else { return };
+        slot.scrape.lost(&mut scrape::Context { now: self.now, id: conn, ports: &mut self.ports });
+        self.tend_scrape(conn);
+    }
+
+    pub(super) fn scrape_due(&mut self, conn: ConnId) {
+        let Some(slot) = self.scrapes.get_mut(conn) else { return };
+        slot.armed = None;
+        slot.scrape.due(&mut scrape::Context { now: self.now, id: conn, ports: &mut self.ports });
+        self.tend_scrape(conn);
+    }
+
+    fn tend_scrape(&mut self, conn: ConnId) {
+        if self.ports.kind(conn).is_none() {
+            self.scrapes.remove(conn);
+            return;
+        }
+        let Some(slot) = self.scrapes.get_mut(conn) else { return };
+        let Some(deadline) = slot.scrape.deadline() else { return };
+        if slot.armed.is_none_or(|armed| armed > deadline) {
+            slot.armed = Some(deadline);
+            self.timers.set(deadline, Timer::Connection(conn));
+        }
+    }
+}

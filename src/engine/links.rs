@@ -1,0 +1,134 @@
+//! The Redis links: a channel is joined when every Redis has confirmed it, and losing one Redis
+//! is losing all.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::{Engine, desk};
+use crate::arena::ConnId;
+use crate::conn::redis::{self, Event, Link};
+use crate::route::Desk;
+
+/// Confirmations of SUBSCRIBE that are still missing, by channel.
+#[derive(Default)]
+pub(super) struct Confirmations(HashMap<Rc<str>, usize>);
+
+/// Lends a link everything it may touch.
+macro_rules! link_context {
+    ($engine:expr) => {
+        redis::Context {
+            now: $engine.now,
+            ports: &mut $engine.ports,
+            log: &mut $engine.log,
+            metrics: &mut $engine.metrics,
+            random: &mut $engine.random,
+        }
+    };
+}
+
+impl Engine {
+    pub(super) fn start_links(&mut self) {
+        self.each_link(|link, context| link.start(context));
+    }
+
+    pub(super) fn stop_links(&mut self) {
+        for link in &mut self.links {
+            link.stop(&mut link_context!(self));
+        }
+    }
+
+    pub(super) fn links_due(&mut self) {
+        self.each_link(|link, context| link.due(context));
+    }
+
+    pub(super) fn links_resolved(&mut self, host: &str, result: &Result<Vec<IpAddr>, String>) {
+        self.each_link(|link, context| link.resolved(host, result, context));
+    }
+
+    pub(super) fn link_connected(&mut self, index: usize, conn: ConnId) {
+        self.links[index].connected(conn, &mut link_context!(self));
+        self.drain_link(index, &[]);
+    }
+
+    pub(super) fn link_lost(&mut self, index: usize, conn: ConnId, why: &str) {
+        self.links[index].lost(conn, why, &mut link_context!(self));
+        self.drain_link(index, &[]);
+    }
+
+    pub(super) fn hear_link(&mut self, index: usize, conn: ConnId, bytes: &[u8]) {
+        if self.links[index].conn() == Some(conn) {
+            self.drain_link(index, bytes);
+        }
+    }
+
+    pub(super) fn all_connected(&self) -> bool {
+        self.links.iter().all(Link::is_ready)
+    }
+
+    fn each_link(&mut self, act: impl Fn(&mut Link, &mut redis::Context<'_>)) {
+        for index in 0..self.links.len() {
+            act(&mut self.links[index], &mut link_context!(self));
+            self.drain_link(index, &[]);
+        }
+    }
+
+    /// Takes up what a link has to tell.
+    fn drain_link(&mut self, index: usize, bytes: &[u8]) {
+        let mut input = bytes;
+        while let Some(event) = self.links[index].next(&mut input, &mut link_context!(self)) {
+            match event {
+                Event::Ready => self.link_ready(),
+                Event::Lost { was_ready: true, .. } => self.redis_lost(),
+                Event::Lost { was_ready: false, .. } => {}
+                Event::Subscribed(channel) => self.confirmed(&channel),
+                Event::SubscribeFailed { channel, .. } => self.refused(index, &channel),
+                Event::Message { channel, payload } => {
+                    self.router.publish(&channel, &payload, 0, &mut desk!(self));
+                }
+            }
+        }
+    }
+
+    /// The router wants a channel's messages.
+    pub(super) fn join(&mut self, channel: Rc<str>) {
+        if !self.all_connected() {
+            return self.router.join_refused(&channel, &mut desk!(self));
+        }
+        self.confirmations.0.insert(channel.clone(), self.links.len());
+        self.each_link(|link, context| link.subscribe(&channel, context));
+    }
+
+    pub(super) fn leave(&mut self, channel: &str) {
+        self.confirmations.0.remove(channel);
+        self.each_link(|link, context| link.unsubscribe(channel, context));
+    }
+
+    fn confirmed(&mut self, channel: &str) {
+        let Some(missing) = self.confirmations.0.get_mut(channel) else { return };
+        *missing -= 1;
+        if *missing == 0 {
+            self.confirmations.0.remove(channel);
+            self.router.joined(channel, &mut desk!(self));
+        }
+    }
+
+    /// One Redis has refused a channel: it is left at the others.
+    fn refused(&mut self, by: usize, channel: &str) {
+        if self.confirmations.0.remove(channel).is_none() {
+            return;
+        }
+        for (index, link) in self.links.iter_mut().enumerate() {
+            if index != by {
+                link.unsubscribe(channel, &mut link_context!(self));
+            }
+        }
+        self.router.join_refused(channel, &mut desk!(self));
+    }
+
+    /// No confirmation comes any more.
+    pub(super) fn forget_confirmations(&mut self) {
+        self.confirmations.0.clear();
+        self.router.redis_lost(&mut desk!(self));
+    }
+}

@@ -1,0 +1,434 @@
+//! Owns all state machines and carries what they say to one another; the only room that knows
+//! both `conn` and `route`.
+//!
+//! One entry for inputs (`handle`), one drain for outputs (`poll`), one deadline
+//! (`next_deadline`). It opens no socket and reads no clock: the shell does, or a simulation.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use crate::arena::{ConnId, ConnTag, Table};
+use crate::config::Config;
+use crate::conn::calls::{CallContext, Calls};
+use crate::conn::redis::Link;
+use crate::conn::scrape::Scrape;
+use crate::log::Log;
+use crate::metrics::{Metrics, ProcessFigures, RedisMetrics};
+use crate::outbox::{Outbox, TooSlow};
+use crate::ports::{Kind, Output, Ports};
+use crate::random::Random;
+use crate::route::{Asks, ChannelChange, Desk, Router};
+use crate::time::{Instant, Now, soonest};
+use crate::timers::{Timer, Timers};
+use crate::wire::ws::Contexts;
+
+mod clients;
+mod links;
+mod service;
+
+use clients::ClientSlot;
+use links::Confirmations;
+use service::State;
+
+/// What the shell reports.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The client port is open at this address.
+    Listening(SocketAddr),
+    /// A dial has succeeded.
+    Connected(ConnId),
+    /// Bytes have come.
+    Received(ConnId, &'a [u8]),
+    /// The peer will send no more (FIN).
+    Ended(ConnId),
+    /// A dial has failed, or the connection has broken; in words.
+    Lost(ConnId, &'a str),
+    /// A name has been looked up.
+    Resolved(&'a str, Result<Vec<IpAddr>, String>),
+    /// Time has passed.
+    Tick,
+    /// The first time: end gracefully. The second time: end at once.
+    Stop,
+    /// The configuration file was read again.
+    Reload(Result<Box<Config>, Vec<String>>),
+}
+
+/// Where a connection was accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    Clients,
+    Metrics,
+}
+
+/// What the engine is started with besides its configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// For jitter; nothing secret hangs on it.
+    pub seed: u64,
+    pub pid: u32,
+    /// Whether log lines go to a terminal.
+    pub terminal: bool,
+}
+
+/// A peer at the metrics port.
+struct ScrapeSlot {
+    scrape: Scrape,
+    armed: Option<Instant>,
+}
+
+/// The whole program but its system calls.
+pub struct Engine {
+    config: Rc<Config>,
+    setup: Setup,
+    state: State,
+    now: Now,
+    ports: Ports,
+    timers: Timers,
+    random: Random,
+    log: Log,
+    metrics: Metrics,
+    clients: Table<ConnTag, ClientSlot>,
+    /// Clients by address, where that is limited.
+    addresses: HashMap<IpAddr, usize>,
+    contexts: Contexts,
+    scrapes: Table<ConnTag, ScrapeSlot>,
+    links: Vec<Link>,
+    confirmations: Confirmations,
+    calls: Calls,
+    router: Router,
+    asks: Asks,
+}
+
+/// Lends the router everything it may touch. A macro, since a method would borrow all of `self`.
+macro_rules! desk {
+    ($engine:expr) => {
+        Desk {
+            now: $engine.now,
+            config: &$engine.config,
+            mail: &mut $engine.ports.mail,
+            timers: &mut $engine.timers,
+            random: &mut $engine.random,
+            log: &mut $engine.log,
+            metrics: &mut $engine.metrics,
+            asks: &mut $engine.asks,
+        }
+    };
+}
+use desk;
+
+impl Engine {
+    pub fn new(config: Rc<Config>, setup: Setup) -> Engine {
+        let redis = std::iter::once(&config.redis).chain(&config.redis_alt);
+        let links: Vec<Link> =
+            redis.enumerate().map(|(index, redis)| Link::new(index, redis.clone())).collect();
+        let metrics =
+            Metrics { redis: vec![RedisMetrics::default(); links.len()], ..Metrics::default() };
+        Engine {
+            log: Log::new(&config.log, setup.pid, setup.terminal),
+            config,
+            setup,
+            state: State::Starting,
+            now: Now::default(),
+            ports: Ports::default(),
+            timers: Timers::default(),
+            random: Random::seeded(setup.seed),
+            metrics,
+            clients: Table::default(),
+            addresses: HashMap::new(),
+            contexts: Contexts::default(),
+            scrapes: Table::default(),
+            links,
+            confirmations: Confirmations::default(),
+            calls: Calls::default(),
+            router: Router::default(),
+            asks: Asks::default(),
+        }
+    }
+
+    /// Registers a connection that was accepted. `None`: close it, there are too many.
+    pub fn accept(&mut self, now: Now, door: Door, peer: SocketAddr) -> Option<ConnId> {
+        self.set_now(now);
+        match door {
+            Door::Clients => Some(self.accept_client(peer)),
+            Door::Metrics => self.accept_scrape(),
+        }
+    }
+
+    /// Takes in what has happened.
+    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        self.set_now(now);
+        match input {
+            Input::Listening(address) => self.listening(address),
+            Input::Connected(conn) => self.connected(conn),
+            Input::Received(conn, bytes) => self.received(conn, bytes),
+            Input::Ended(conn) => self.ended(conn),
+            Input::Lost(conn, why) => self.lost(conn, why),
+            Input::Resolved(host, result) => self.resolved(host, &result),
+            Input::Tick => self.tick(),
+            Input::Stop => self.stop_requested(),
+            Input::Reload(result) => self.reload(result),
+        }
+        self.settle();
+    }
+
+    /// What the shell is to do next.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.ports.poll()
+    }
+
+    /// The next output, without taking it.
+    pub fn peek(&self) -> Option<&Output> {
+        self.ports.peek()
+    }
+
+    /// When `Input::Tick` is due, at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let links = self.links.iter().map(Link::next_deadline).fold(None, soonest);
+        soonest(soonest(self.timers.next_deadline(), self.calls.next_deadline()), links)
+    }
+
+    /// False while what a client sent before has to be dealt with first (back-pressure).
+    pub fn wants_read(&self, conn: ConnId) -> bool {
+        self.clients.get(conn).is_none_or(|slot| slot.client.wants_read())
+    }
+
+    /// What a connection is for.
+    pub fn kind(&self, conn: ConnId) -> Option<Kind> {
+        self.ports.kind(conn)
+    }
+
+    pub fn log(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    pub fn metrics(&mut self) -> &mut Metrics {
+        &mut self.metrics
+    }
+
+    // ---------------------------------------------------------------- writing
+
+    /// The next connection with replies to be written.
+    pub fn next_prompt(&mut self) -> Option<ConnId> {
+        self.ports.mail.next_prompt()
+    }
+
+    /// The next connection with a message of a fan-out to be written.
+    pub fn next_bulk(&mut self) -> Option<ConnId> {
+        self.ports.mail.next_bulk()
+    }
+
+    /// Whether any connection waits to be written.
+    pub fn has_mail(&self) -> bool {
+        self.ports.mail.has_work()
+    }
+
+    /// How many connections wait with messages of fan-outs.
+    pub fn backlog(&self) -> usize {
+        self.ports.mail.backlog()
+    }
+
+    pub fn outbox(&self, conn: ConnId) -> Option<&Outbox> {
+        self.ports.mail.outbox(conn)
+    }
+
+    /// So much of an outbox was written, and the socket may take more.
+    pub fn written(&mut self, now: Now, conn: ConnId, bytes: usize) {
+        self.set_now(now);
+        self.count_sent(conn, bytes);
+        self.ports.mail.written(conn, bytes);
+        self.flushed(conn);
+    }
+
+    /// So much was written, and the socket takes no more until `unblocked`.
+    pub fn blocked(&mut self, now: Now, conn: ConnId, bytes: usize) {
+        self.set_now(now);
+        self.count_sent(conn, bytes);
+        let result = self.ports.mail.blocked(conn, bytes);
+        self.flushed(conn);
+        if result == Err(TooSlow) {
+            self.too_slow(conn);
+            self.settle();
+        }
+    }
+
+    /// A socket takes bytes again.
+    pub fn unblocked(&mut self, conn: ConnId) {
+        self.ports.mail.unblocked(conn);
+    }
+
+    fn count_sent(&mut self, conn: ConnId, bytes: usize) {
+        if self.ports.kind(conn) == Some(Kind::Client) {
+            self.metrics.bytes_sent += bytes as u64;
+        }
+    }
+
+    // ------------------------------------------------------------- dispatching
+
+    fn set_now(&mut self, now: Now) {
+        assert!(now.mono >= self.now.mono, "time does not run backwards");
+        self.now = now;
+    }
+
+    fn connected(&mut self, conn: ConnId) {
+        match self.ports.kind(conn) {
+            Some(Kind::Redis(index)) => self.link_connected(index, conn),
+            Some(Kind::Callback) => {
+                let (calls, mut context) = self.lend_calls();
+                calls.connected(conn, &mut context);
+            }
+            Some(Kind::Client | Kind::Scrape) | None => {}
+        }
+    }
+
+    fn received(&mut self, conn: ConnId, bytes: &[u8]) {
+        match self.ports.kind(conn) {
+            Some(Kind::Client) => {
+                self.metrics.bytes_received += bytes.len() as u64;
+                self.hear_client(conn, bytes);
+            }
+            Some(Kind::Redis(index)) => self.hear_link(index, conn, bytes),
+            Some(Kind::Callback) => {
+                let (calls, mut context) = self.lend_calls();
+                calls.received(conn, bytes, &mut context);
+            }
+            Some(Kind::Scrape) => self.hear_scrape(conn, bytes),
+            None => {}
+        }
+    }
+
+    fn ended(&mut self, conn: ConnId) {
+        match self.ports.kind(conn) {
+            Some(Kind::Client) => self.client_ended(conn),
+            Some(Kind::Redis(index)) => self.link_lost(index, conn, "closed by the server"),
+            Some(Kind::Callback) => {
+                let (calls, mut context) = self.lend_calls();
+                calls.ended(conn, &mut context);
+            }
+            Some(Kind::Scrape) => self.scrape_ended(conn),
+            None => {}
+        }
+    }
+
+    fn lost(&mut self, conn: ConnId, why: &str) {
+        match self.ports.kind(conn) {
+            Some(Kind::Client) => self.client_lost(conn),
+            Some(Kind::Redis(index)) => self.link_lost(index, conn, why),
+            Some(Kind::Callback) => {
+                let (calls, mut context) = self.lend_calls();
+                calls.lost(conn, why, &mut context);
+            }
+            Some(Kind::Scrape) => self.scrape_lost(conn),
+            None => {}
+        }
+    }
+
+    fn resolved(&mut self, host: &str, result: &Result<Vec<IpAddr>, String>) {
+        let (calls, mut context) = self.lend_calls();
+        let addresses = result.as_ref().map(Vec::as_slice).map_err(String::as_str);
+        calls.resolved(host, addresses, &mut context);
+        self.links_resolved(host, result);
+    }
+
+    fn tick(&mut self) {
+        while let Some((at, timer)) = self.timers.take_due(self.now.mono) {
+            match timer {
+                Timer::Connection(conn) => self.connection_due(conn),
+                Timer::Start => self.start_timed_out(),
+                Timer::Shutdown => self.shutdown_timed_out(),
+                Timer::Renewal(_) | Timer::Heartbeat(_) | Timer::Throttle(_) => {
+                    self.router.due(at, timer, &mut desk!(self));
+                }
+            }
+        }
+        let (calls, mut context) = self.lend_calls();
+        calls.due(&mut context);
+        self.links_due();
+    }
+
+    fn connection_due(&mut self, conn: ConnId) {
+        match self.ports.kind(conn) {
+            Some(Kind::Client) => self.client_due(conn),
+            Some(Kind::Scrape) => self.scrape_due(conn),
+            Some(Kind::Redis(_) | Kind::Callback) | None => {}
+        }
+    }
+
+    /// Carries around what the machines ask of each other until nobody asks any more.
+    fn settle(&mut self) {
+        loop {
+            if let Some(call) = self.asks.calls.pop_front() {
+                let (calls, mut context) = self.lend_calls();
+                calls.start(call, &mut context);
+            } else if let Some((owner, answer)) = self.calls.next_finished() {
+                self.router.answered(owner, &answer, &mut desk!(self));
+            } else if let Some(change) = self.asks.channels.pop_front() {
+                match change {
+                    ChannelChange::Join(channel) => self.join(channel),
+                    ChannelChange::Leave(channel) => self.leave(&channel),
+                }
+            } else if let Some(conn) = self.asks.too_slow.pop() {
+                self.too_slow(conn);
+            } else if let Some(conn) = self.asks.resume.pop() {
+                self.resume(conn);
+            } else {
+                break;
+            }
+        }
+        self.finish_if_done();
+    }
+
+    fn lend_calls(&mut self) -> (&mut Calls, CallContext<'_>) {
+        let context = CallContext {
+            now: self.now,
+            ports: &mut self.ports,
+            log: &mut self.log,
+            metrics: &mut self.metrics,
+            http: &self.config.http,
+        };
+        (&mut self.calls, context)
+    }
+
+    /// Checks what must always hold; for tests and simulations.
+    pub fn audit(&self) {
+        self.ports.mail.audit();
+        self.calls.audit();
+        self.router.audit();
+        let sessions = self.clients.iter().filter(|(_, slot)| slot.session.is_some()).count();
+        assert!(sessions <= self.router.sessions(), "a client's session is known");
+        assert_eq!(sessions as u64, self.metrics.connections, "connections are counted");
+    }
+
+    /// What is left of anything: zero all over once everybody has gone.
+    pub fn left_over(&self) -> LeftOver {
+        LeftOver {
+            clients: self.clients.len(),
+            sessions: self.router.sessions(),
+            calls: self.calls.unfinished(),
+            addresses: self.addresses.len(),
+            bytes: self.ports.mail.bytes(),
+        }
+    }
+
+    /// The channels that the router reads at Redis.
+    pub fn channels(&self) -> Vec<&str> {
+        self.router.channels().collect()
+    }
+
+    /// Answers a request for the metrics with the process's own figures.
+    pub fn scrape(&mut self, now: Now, conn: ConnId, figures: &ProcessFigures) {
+        self.set_now(now);
+        self.answer_scrape(conn, figures);
+        self.settle();
+    }
+}
+
+/// What a process that should be at rest still holds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LeftOver {
+    pub clients: usize,
+    pub sessions: usize,
+    pub calls: usize,
+    pub addresses: usize,
+    pub bytes: usize,
+}

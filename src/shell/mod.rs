@@ -1,0 +1,363 @@
+//! The only room with system calls: one thread, one poll, all sockets.
+//!
+//! A turn of the loop: (1) wait until something is ready or due; (2) read the clock, once;
+//! (3) accept, then read each ready socket within a budget and hand its bytes to the engine;
+//! (4) tell the engine the time; (5) obey its outputs; (6) write each connection that has
+//! something new, once, and let only a bounded part of a fan-out go before the next turn.
+//! What is over a budget stays queued, and the next wait is none.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use mio::{Events, Interest, Poll, Token};
+
+use crate::arena::ConnId;
+use crate::config::{self, Config, Level};
+use crate::engine::{Door, Engine, Input, Setup};
+use crate::limits::{ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, READ_BYTES_PER_TURN, SCRATCH_BYTES};
+use crate::ports::{Kind, Output};
+use crate::time::{Now, soonest};
+
+mod clock;
+mod listen;
+mod process;
+mod resolve;
+mod signals;
+mod sockets;
+mod stderr;
+
+use clock::Clock;
+use listen::Listeners;
+use resolve::Resolver;
+use signals::{Signal, Signals};
+use sockets::{Flushed, Read, Sockets};
+use stderr::Stderr;
+
+/// Tokens from the far end of the range, where no connection's token comes.
+const SIGNALS: Token = Token(usize::MAX - 1);
+const RESOLVED: Token = Token(usize::MAX - 2);
+const CLIENT_DOOR: usize = usize::MAX - 32;
+const METRICS_DOOR: usize = usize::MAX - 64;
+
+/// Events taken from one poll; more wait for the next.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// Reads a configuration file.
+///
+/// # Errors
+/// One line for each thing that is wrong with it.
+pub fn load(path: &Path) -> Result<Config, Vec<String>> {
+    let shown = path.display();
+    let bytes = std::fs::read(path).map_err(|error| vec![format!("{shown}: {error}")])?;
+    let text = String::from_utf8(bytes).map_err(|_| vec![format!("{shown}: is not UTF-8")])?;
+    let environment = |name: &str| std::env::var(name).ok();
+    config::parse(&text, &environment)
+        .map_err(|errors| errors.iter().map(|error| format!("{shown}: {error}")).collect())
+}
+
+/// Runs the router until it ends; gives the exit status.
+///
+/// # Errors
+/// What the system refused: a port that is taken, no poll.
+pub fn run(path: &Path, config: Config) -> Result<i32, String> {
+    let mut shell = Shell::open(path, config)?;
+    shell.engine.start(shell.now);
+    loop {
+        if let Some(status) = shell.obey()? {
+            shell.write_log();
+            shell.stderr.finish();
+            return Ok(status);
+        }
+        shell.flush();
+        shell.write_log();
+        shell.turn()?;
+    }
+}
+
+struct Shell {
+    path: PathBuf,
+    config: Rc<Config>,
+    engine: Engine,
+    poll: Poll,
+    events: Events,
+    sockets: Sockets,
+    clients: Listeners,
+    metrics: Listeners,
+    signals: Signals,
+    resolver: Resolver,
+    stderr: Stderr,
+    clock: Clock,
+    now: Now,
+    started: SystemTime,
+    /// All sockets are read into this one buffer.
+    scratch: Vec<u8>,
+}
+
+impl Shell {
+    fn open(path: &Path, config: Config) -> Result<Shell, String> {
+        let descriptors = sockets::raise_descriptor_limit();
+        let poll = Poll::new().map_err(|error| format!("cannot poll: {error}"))?;
+        let signals = Signals::new(poll.registry(), SIGNALS)
+            .map_err(|error| format!("cannot handle signals: {error}"))?;
+        let resolver = Resolver::new(poll.registry(), RESOLVED)
+            .map_err(|error| format!("cannot wake the poll: {error}"))?;
+        let mut metrics = Listeners::new(METRICS_DOOR);
+        if let Some(prometheus) = &config.metrics.prometheus {
+            metrics.open(&prometheus.host, prometheus.port, false, poll.registry())?;
+        }
+        let config = Rc::new(config);
+        let clock = Clock::new();
+        let setup =
+            Setup { seed: clock::seed(), pid: std::process::id(), terminal: stderr::is_terminal() };
+        let mut engine = Engine::new(config.clone(), setup);
+        let now = clock.now();
+        if let Some(address) = metrics.address() {
+            let line = engine.log().at(now, Level::Info, "metrics port open");
+            drop(line.display("host", address.ip()).number("port", address.port().into()));
+        }
+        Ok(Shell {
+            path: path.to_owned(),
+            config,
+            engine,
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            sockets: Sockets::new(descriptors),
+            clients: Listeners::new(CLIENT_DOOR),
+            metrics,
+            signals,
+            resolver,
+            stderr: Stderr::new(),
+            clock,
+            now,
+            started: SystemTime::now(),
+            scratch: vec![0; SCRATCH_BYTES],
+        })
+    }
+
+    /// Waits, and takes in what has happened.
+    fn turn(&mut self) -> Result<(), String> {
+        let busy = self.engine.has_mail()
+            || self.sockets.has_readable()
+            || (self.clients.is_ready() && self.sockets.has_room_for(Door::Clients))
+            || (self.metrics.is_ready() && self.sockets.has_room_for(Door::Metrics));
+        let deadline = soonest(self.engine.next_deadline(), self.sockets.rests_until());
+        let timeout = if busy { Some(Duration::ZERO) } else { self.clock.until(deadline) };
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(format!("cannot poll: {error}")),
+        }
+        self.now = self.clock.now();
+        self.sockets.end_rest(self.now.mono);
+        self.take_events();
+        self.accept();
+        self.read()?;
+        self.engine.handle(self.now, Input::Tick);
+        let took = self.clock.now().mono.since(self.now.mono);
+        self.engine.metrics().turns.observe(took);
+        Ok(())
+    }
+
+    fn take_events(&mut self) {
+        let (mut woken, mut signalled) = (false, false);
+        for event in &self.events {
+            match event.token() {
+                SIGNALS => signalled = true,
+                RESOLVED => woken = true,
+                token if self.clients.owns(token) => self.clients.set_ready(),
+                token if self.metrics.owns(token) => self.metrics.set_ready(),
+                token => {
+                    if let Some(conn) = self.sockets.note(event, token) {
+                        self.engine.unblocked(conn);
+                    }
+                }
+            }
+        }
+        if woken {
+            while let Some((host, result)) = self.resolver.take() {
+                self.engine.handle(self.now, Input::Resolved(&host, result));
+            }
+        }
+        if signalled {
+            for signal in self.signals.take() {
+                let input = match signal {
+                    Signal::Stop => Input::Stop,
+                    Signal::Reload => Input::Reload(load(&self.path).map(Box::new)),
+                };
+                self.engine.handle(self.now, input);
+            }
+        }
+        while let Some((conn, result)) = self.sockets.take_dialled() {
+            match result {
+                Ok(()) => self.engine.handle(self.now, Input::Connected(conn)),
+                Err(why) => self.engine.handle(self.now, Input::Lost(conn, &why)),
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        for door in [Door::Metrics, Door::Clients] {
+            for _ in 0..ACCEPTS_PER_TURN {
+                if !self.sockets.has_room_for(door) {
+                    break;
+                }
+                let listeners = match door {
+                    Door::Clients => &mut self.clients,
+                    Door::Metrics => &mut self.metrics,
+                };
+                match listeners.accept() {
+                    None => break,
+                    Some(Ok((stream, peer))) => {
+                        let Some(conn) = self.engine.accept(self.now, door, peer) else { continue };
+                        let registry = self.poll.registry();
+                        if let Err(error) = self.sockets.add(conn, stream, registry) {
+                            self.engine.handle(self.now, Input::Lost(conn, &error.to_string()));
+                        }
+                    }
+                    Some(Err(error)) => {
+                        self.sockets.out_of_descriptors(self.now.mono);
+                        let line = self.engine.log().at(self.now, Level::Error, "cannot accept");
+                        drop(line.display("error", error));
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(paused) = self.sockets.pause_changed(self.clients.is_ready()) {
+            let event = if paused { "accepting paused" } else { "accepting again" };
+            let line = self.engine.log().at(self.now, Level::Warning, event);
+            drop(line.number("sockets", self.sockets.len() as u64));
+        }
+    }
+
+    /// Reads each ready socket once round, within its budget.
+    fn read(&mut self) -> Result<(), String> {
+        for _ in 0..self.sockets.readable_len() {
+            let Some(conn) = self.sockets.next_readable() else { break };
+            // Messages are not taken in faster than fan-outs go out: others have their turn.
+            let is_redis = matches!(self.engine.kind(conn), Some(Kind::Redis(_)));
+            if is_redis && self.engine.backlog() > BULK_WRITES_PER_TURN {
+                self.sockets.read_later(conn);
+                continue;
+            }
+            self.read_socket(conn)?;
+        }
+        Ok(())
+    }
+
+    fn read_socket(&mut self, conn: ConnId) -> Result<(), String> {
+        let mut budget = READ_BYTES_PER_TURN;
+        while self.engine.wants_read(conn) {
+            let input = match self.sockets.read(conn, &mut self.scratch) {
+                Read::Bytes(bytes, drained) => {
+                    let input = Input::Received(conn, &self.scratch[..bytes]);
+                    self.engine.handle(self.now, input);
+                    self.obey_closings();
+                    budget = budget.saturating_sub(bytes);
+                    if drained {
+                        return Ok(());
+                    }
+                    if budget == 0 {
+                        self.sockets.read_later(conn);
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Read::Nothing => return Ok(()),
+                Read::Ended => Input::Ended(conn),
+                Read::Failed(why) => {
+                    self.engine.handle(self.now, Input::Lost(conn, &why));
+                    return Ok(());
+                }
+            };
+            self.engine.handle(self.now, input);
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Closed connections are not read on.
+    fn obey_closings(&mut self) {
+        while let Some(&Output::Close(conn)) = self.engine.peek() {
+            self.engine.poll();
+            self.sockets.close(conn, self.poll.registry());
+        }
+    }
+
+    /// Does what the engine asks; gives the status to exit with.
+    fn obey(&mut self) -> Result<Option<i32>, String> {
+        while let Some(output) = self.engine.poll() {
+            match output {
+                Output::Listen => self.listen()?,
+                Output::StopListening => self.clients.close(self.poll.registry()),
+                Output::Connect { conn, to } => {
+                    if let Err(why) = self.sockets.dial(conn, to, self.poll.registry()) {
+                        self.engine.handle(self.now, Input::Lost(conn, &why.to_string()));
+                    }
+                }
+                Output::HalfClose(conn) => self.sockets.half_close(conn, &self.engine),
+                Output::Close(conn) => self.sockets.close(conn, self.poll.registry()),
+                Output::Resume(conn) => self.sockets.resume(conn),
+                Output::Resolve(host) => self.resolver.ask(&host),
+                Output::Scrape(conn) => {
+                    let figures = process::figures(self.started);
+                    self.engine.scrape(self.now, conn, &figures);
+                }
+                Output::Exit(status) => return Ok(Some(status)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn listen(&mut self) -> Result<(), String> {
+        let config = self.config.clone();
+        let registry = self.poll.registry();
+        self.clients.open(&config.ws_host, config.ws_port, config.ws_reuse_port, registry)?;
+        if let Some(address) = self.clients.address() {
+            self.engine.handle(self.now, Input::Listening(address));
+        }
+        Ok(())
+    }
+
+    /// Writes what waits: all replies, and of fan-outs as much as a turn may take.
+    fn flush(&mut self) {
+        while let Some(conn) = self.engine.next_prompt() {
+            self.flush_socket(conn);
+        }
+        for _ in 0..BULK_WRITES_PER_TURN {
+            let Some(conn) = self.engine.next_bulk() else { break };
+            self.flush_socket(conn);
+        }
+    }
+
+    fn flush_socket(&mut self, conn: ConnId) {
+        let Some(outbox) = self.engine.outbox(conn) else { return };
+        match self.sockets.write(conn, outbox) {
+            Flushed::Written(bytes) => self.engine.written(self.now, conn, bytes),
+            Flushed::Blocked(bytes) => self.engine.blocked(self.now, conn, bytes),
+            Flushed::Failed(why) => {
+                self.engine.handle(self.now, Input::Lost(conn, &why));
+                return;
+            }
+        }
+        if self.engine.outbox(conn).is_some_and(|outbox| outbox.is_empty()) {
+            self.sockets.emptied(conn);
+        }
+    }
+
+    fn write_log(&mut self) {
+        let log = self.engine.log();
+        if log.is_empty() {
+            return;
+        }
+        let text = log.take();
+        let mut dropped = log.take_dropped();
+        dropped += self.stderr.write(text);
+        self.engine.metrics().log_lines_dropped += dropped;
+    }
+}
+
+/// What sockets are registered for, once and for all: readiness comes as edges.
+const ALL: Interest = Interest::READABLE.add(Interest::WRITABLE);

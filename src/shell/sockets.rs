@@ -1,0 +1,339 @@
+//! Sockets by connection: reading, writing, closing, and how many there may be.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Registry, Token};
+
+use super::ALL;
+use crate::arena::{ConnId, ConnTag, Table};
+use crate::engine::{Door, Engine};
+use crate::limits::SLICES_PER_WRITE;
+use crate::outbox::Outbox;
+use crate::time::Instant;
+
+/// Descriptors that are no connections: standard streams, poll, waker, signals, listeners.
+const FIXED_DESCRIPTORS: usize = 24;
+
+/// The reserve for callbacks and Redis: a quarter of the descriptors, at most this.
+const RESERVE_MAX: usize = 64;
+
+/// After the system refused a descriptor, nothing is accepted for this long, or until one is free.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Bytes written to one socket in one turn.
+const WRITE_BYTES_PER_TURN: usize = 1 << 20;
+
+/// The width of a connection's index in a token; its generation has the rest. On 32-bit machines
+/// that is enough for a million connections.
+const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
+
+struct Socket {
+    stream: TcpStream,
+    /// Whether the connection is still being made.
+    dialling: bool,
+    /// Edges come once: remembered until a read finds nothing more.
+    readable: bool,
+    /// In the queue of those to be read.
+    queued: bool,
+    /// The peer's FIN was read.
+    read_ended: bool,
+    /// To be shut down for writing when nothing waits any more.
+    closing: bool,
+}
+
+/// What a read gave.
+pub enum Read {
+    /// So many bytes; `true`: there are no more for now.
+    Bytes(usize, bool),
+    Nothing,
+    Ended,
+    Failed(String),
+}
+
+/// What a write did.
+pub enum Flushed {
+    /// All of it, or as much as a turn may take.
+    Written(usize),
+    /// This much; the socket takes no more.
+    Blocked(usize),
+    Failed(String),
+}
+
+pub struct Sockets {
+    sockets: Table<ConnTag, Socket>,
+    readable: VecDeque<ConnId>,
+    dialled: VecDeque<(ConnId, Result<(), String>)>,
+    /// Descriptors that the system lends us.
+    descriptors: usize,
+    /// The system has refused a descriptor: accepting rests until then.
+    resting: Option<Instant>,
+    paused: bool,
+}
+
+/// Raises the soft limit of descriptors to the hard one and gives it.
+pub fn raise_descriptor_limit() -> usize {
+    // Where it cannot be told, the system's refusals are the only limit.
+    rlimit::increase_nofile_limit(u64::MAX).map_or(usize::MAX, |limit| limit as usize)
+}
+
+impl Sockets {
+    pub fn new(descriptors: usize) -> Sockets {
+        Sockets {
+            sockets: Table::default(),
+            readable: VecDeque::new(),
+            dialled: VecDeque::new(),
+            descriptors,
+            resting: None,
+            paused: false,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Whether another connection may be accepted: clients leave a reserve to callbacks and
+    /// Redis, the metrics port half of it.
+    pub fn has_room_for(&self, door: Door) -> bool {
+        let reserve = (self.descriptors / 4).min(RESERVE_MAX);
+        let kept = match door {
+            Door::Clients => reserve,
+            Door::Metrics => reserve / 2,
+        };
+        let fixed = FIXED_DESCRIPTORS.min(self.descriptors / 4);
+        self.resting.is_none() && self.len() + kept + fixed < self.descriptors
+    }
+
+    /// The system has refused a descriptor.
+    pub fn out_of_descriptors(&mut self, now: Instant) {
+        self.resting = Some(now.after(ACCEPT_PAUSE));
+    }
+
+    /// When accepting may be tried again.
+    pub fn rests_until(&self) -> Option<Instant> {
+        self.resting
+    }
+
+    pub fn end_rest(&mut self, now: Instant) {
+        if self.resting.is_some_and(|until| until <= now) {
+            self.resting = None;
+        }
+    }
+
+    /// Whether accepting has been paused or taken up again since the last call, for the log.
+    pub fn pause_changed(&mut self, somebody_waits: bool) -> Option<bool> {
+        let paused = somebody_waits && !self.has_room_for(Door::Clients);
+        (paused != self.paused).then(|| {
+            self.paused = paused;
+            paused
+        })
+    }
+
+    /// Takes an accepted connection.
+    pub fn add(&mut self, conn: ConnId, stream: TcpStream, registry: &Registry) -> io::Result<()> {
+        self.register(conn, stream, false, registry)
+    }
+
+    /// Begins to connect.
+    pub fn dial(&mut self, conn: ConnId, to: SocketAddr, registry: &Registry) -> io::Result<()> {
+        let stream = TcpStream::connect(to)?;
+        self.register(conn, stream, true, registry)
+    }
+
+    fn register(
+        &mut self,
+        conn: ConnId,
+        mut stream: TcpStream,
+        dialling: bool,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        // Small frames must not wait for acknowledgements. A socket that cannot be told works.
+        let _ = stream.set_nodelay(true);
+        registry.register(&mut stream, token_of(conn), ALL)?;
+        let socket = Socket {
+            stream,
+            dialling,
+            readable: false,
+            queued: false,
+            read_ended: false,
+            closing: false,
+        };
+        self.sockets.insert(conn, socket);
+        Ok(())
+    }
+
+    /// Notes what has become ready. Gives the connection where it can be written.
+    pub fn note(&mut self, event: &Event, token: Token) -> Option<ConnId> {
+        let conn = self.find(token)?;
+        let socket = self.sockets.get_mut(conn)?;
+        if socket.dialling {
+            if let Some(result) = dialled(&socket.stream) {
+                socket.dialling = false;
+                self.dialled.push_back((conn, result));
+            }
+            return None;
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            socket.readable = true;
+            self.enqueue(conn);
+        }
+        event.is_writable().then_some(conn)
+    }
+
+    /// The connection of a token. One of an earlier occupant of the slot finds nothing.
+    fn find(&self, token: Token) -> Option<ConnId> {
+        let index = token.0 & ((1 << INDEX_BITS) - 1);
+        let conn = self.sockets.id_at(index)?;
+        (token_of(conn) == token).then_some(conn)
+    }
+
+    /// The next dial that has come to an end.
+    pub fn take_dialled(&mut self) -> Option<(ConnId, Result<(), String>)> {
+        self.dialled.pop_front()
+    }
+
+    // ----------------------------------------------------------------- reading
+
+    fn enqueue(&mut self, conn: ConnId) {
+        let Some(socket) = self.sockets.get_mut(conn) else { return };
+        if socket.readable && !socket.queued && !socket.read_ended {
+            socket.queued = true;
+            self.readable.push_back(conn);
+        }
+    }
+
+    pub fn has_readable(&self) -> bool {
+        !self.readable.is_empty()
+    }
+
+    pub fn readable_len(&self) -> usize {
+        self.readable.len()
+    }
+
+    pub fn next_readable(&mut self) -> Option<ConnId> {
+        let conn = self.readable.pop_front()?;
+        if let Some(socket) = self.sockets.get_mut(conn) {
+            socket.queued = false;
+        }
+        Some(conn)
+    }
+
+    /// There is more to read, in the next turn.
+    pub fn read_later(&mut self, conn: ConnId) {
+        self.enqueue(conn);
+    }
+
+    /// The connection takes input again.
+    pub fn resume(&mut self, conn: ConnId) {
+        self.enqueue(conn);
+    }
+
+    pub fn read(&mut self, conn: ConnId, scratch: &mut [u8]) -> Read {
+        let Some(socket) = self.sockets.get_mut(conn) else { return Read::Nothing };
+        if socket.read_ended || socket.dialling {
+            return Read::Nothing;
+        }
+        loop {
+            return match socket.stream.read(scratch) {
+                Ok(0) => {
+                    socket.read_ended = true;
+                    Read::Ended
+                }
+                Ok(bytes) => {
+                    // A stream that gave less than was asked for has no more (epoll(7), question
+                    // 9), and says so with a new edge when it has: one call less per message.
+                    let drained = bytes < scratch.len();
+                    socket.readable = !drained;
+                    Read::Bytes(bytes, drained)
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    socket.readable = false;
+                    Read::Nothing
+                }
+                Err(error) => Read::Failed(error.to_string()),
+            };
+        }
+    }
+
+    // ----------------------------------------------------------------- writing
+
+    /// Writes what waits, within a turn's budget.
+    pub fn write(&mut self, conn: ConnId, outbox: &Outbox) -> Flushed {
+        let Some(socket) = self.sockets.get_mut(conn) else { return Flushed::Blocked(0) };
+        if socket.dialling {
+            return Flushed::Blocked(0);
+        }
+        let mut written = 0;
+        while written < outbox.bytes() {
+            if written >= WRITE_BYTES_PER_TURN {
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+            let used = outbox.slices_from(written, &mut slices);
+            let result = match &slices[..used] {
+                [one] => socket.stream.write(one),
+                several => socket.stream.write_vectored(several),
+            };
+            match result {
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Flushed::Blocked(written);
+                }
+                Err(error) => return Flushed::Failed(error.to_string()),
+            }
+        }
+        Flushed::Written(written)
+    }
+
+    /// All that waited is written: a connection that was to be shut down then is.
+    pub fn emptied(&mut self, conn: ConnId) {
+        if let Some(socket) = self.sockets.get_mut(conn)
+            && std::mem::take(&mut socket.closing)
+        {
+            // A peer that has gone already has no use for our FIN.
+            let _ = socket.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Shuts down for writing as soon as nothing waits any more.
+    pub fn half_close(&mut self, conn: ConnId, engine: &Engine) {
+        if let Some(socket) = self.sockets.get_mut(conn) {
+            socket.closing = true;
+        }
+        if engine.outbox(conn).is_none_or(Outbox::is_empty) {
+            self.emptied(conn);
+        }
+    }
+
+    pub fn close(&mut self, conn: ConnId, registry: &Registry) {
+        if let Some(mut socket) = self.sockets.remove(conn) {
+            // Closing the descriptor takes it out of the poll in any case.
+            let _ = registry.deregister(&mut socket.stream);
+            self.resting = None;
+        }
+    }
+}
+
+fn token_of(conn: ConnId) -> Token {
+    Token(conn.index() | ((conn.generation() as usize) << INDEX_BITS))
+}
+
+/// How a dial has ended; `None`: not yet.
+fn dialled(stream: &TcpStream) -> Option<Result<(), String>> {
+    match stream.take_error() {
+        Ok(Some(error)) | Err(error) => return Some(Err(error.to_string())),
+        Ok(None) => {}
+    }
+    match stream.peer_addr() {
+        Ok(_) => Some(Ok(())),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
+        Err(error) => Some(Err(error.to_string())),
+    }
+}
