@@ -82,8 +82,8 @@ impl Ports {
         self.outputs.push_back(output);
     }
 
-    pub fn peek(&self) -> Option<&Output> {
-        self.outputs.front()
+    pub fn has_outputs(&self) -> bool {
+        !self.outputs.is_empty()
     }
 
     pub fn poll(&mut self) -> Option<Output> {

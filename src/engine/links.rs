@@ -84,7 +84,7 @@ impl Engine {
                 Event::Subscribed(channel) => self.confirmed(&channel),
                 Event::SubscribeFailed { channel, .. } => self.refused(index, &channel),
                 Event::Message { channel, payload } => {
-                    self.router.publish(&channel, &payload, 0, &mut desk!(self));
+                    self.router.publish(&channel, &payload, &mut desk!(self));
                 }
             }
         }

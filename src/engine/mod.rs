@@ -177,20 +177,21 @@ impl Engine {
         self.ports.poll()
     }
 
-    /// The next output, without taking it.
-    pub fn peek(&self) -> Option<&Output> {
-        self.ports.peek()
-    }
-
     /// When `Input::Tick` is due, at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
         let links = self.links.iter().map(Link::next_deadline).fold(None, soonest);
         soonest(soonest(self.timers.next_deadline(), self.calls.next_deadline()), links)
     }
 
-    /// False while what a client sent before has to be dealt with first (back-pressure).
+    /// False while what a client sent before has to be dealt with first (back-pressure), and for
+    /// a connection that is closed.
     pub fn wants_read(&self, conn: ConnId) -> bool {
-        self.clients.get(conn).is_none_or(|slot| slot.client.wants_read())
+        match self.ports.kind(conn) {
+            Some(Kind::Client) => {
+                self.clients.get(conn).is_none_or(|slot| slot.client.wants_read())
+            }
+            kind => kind.is_some(),
+        }
     }
 
     /// What a connection is for.
@@ -218,9 +219,9 @@ impl Engine {
         self.ports.mail.next_bulk()
     }
 
-    /// Whether any connection waits to be written.
-    pub fn has_mail(&self) -> bool {
-        self.ports.mail.has_work()
+    /// Whether an output waits to be obeyed or a connection to be written.
+    pub fn has_work(&self) -> bool {
+        self.ports.has_outputs() || self.ports.mail.has_work()
     }
 
     /// How many connections wait with messages of fan-outs.

@@ -25,8 +25,7 @@ use crate::wire::ws::encode_text;
 #[derive(Clone, Copy, Default)]
 struct Stamps {
     published_at: Option<Wall>,
-    /// When it came, and the messages that waited behind it.
-    received: Option<(Wall, usize)>,
+    received_at: Option<Wall>,
 }
 
 /// Frames of one publication, by the extra fields of those who get them.
@@ -95,9 +94,10 @@ impl<'a> Frames<'a> {
         if let Some(published_at) = self.stamps.and_then(|stamps| stamps.published_at) {
             message.raw("published_at", format!("\"{published_at}\""));
         }
-        if let Some((at, queue_size)) = self.stamps.and_then(|stamps| stamps.received) {
-            message.raw("received_at", format!("\"{at}\""));
-            message.raw("queue_size", queue_size.to_string());
+        if let Some(received_at) = self.stamps.and_then(|stamps| stamps.received_at) {
+            message.raw("received_at", format!("\"{received_at}\""));
+            // The original's queue between its Redis reader and its sessions; here is none.
+            message.raw("queue_size", "0");
         }
         if let Some(extras) = extras {
             extras.fields.write(&mut message);
@@ -121,14 +121,8 @@ fn wanted<'a>(service: &'a Service, publication: &Publication<'a>) -> Wanted<'a>
 }
 
 impl Router {
-    /// A message came on a channel; `queue_size` more came with it and wait behind it.
-    pub fn publish(
-        &mut self,
-        channel: &str,
-        payload: &[u8],
-        queue_size: usize,
-        desk: &mut Desk<'_>,
-    ) {
+    /// A message came on a channel.
+    pub fn publish(&mut self, channel: &str, payload: &[u8], desk: &mut Desk<'_>) {
         desk.metrics.messages_received += 1;
         let Some(topic) = self.topics.find(channel) else {
             desk.metrics.messages_dropped[Dropped::NoReader as usize] += 1;
@@ -144,8 +138,7 @@ impl Router {
         let mut frames = Frames::new(&publication, name, desk);
         if frames.stamps.is_some() {
             let published_at = published_at(&publication, desk);
-            let received = Some((desk.now.wall, queue_size));
-            frames.stamps = Some(Stamps { published_at, received });
+            frames.stamps = Some(Stamps { published_at, received_at: Some(desk.now.wall) });
         }
         for index in 0..self.topics.get(topic).readers().len() {
             let reader = self.topics.get(topic).readers()[index];
@@ -283,7 +276,7 @@ impl Router {
             let mut frames = Frames::new(&publication, name, desk);
             if frames.stamps.is_some() {
                 let published_at = published_at(&publication, desk);
-                frames.stamps = Some(Stamps { published_at, received: None });
+                frames.stamps = Some(Stamps { published_at, received_at: None });
             }
             self.deliver(target, &wanted, &mut frames, desk);
         }

@@ -107,7 +107,7 @@ impl Router {
 
     /// A Redis was lost: no confirmation comes any more. The sessions depart on their own.
     pub fn redis_lost(&mut self, desk: &mut Desk<'_>) {
-        let waited = self.topics.lost();
+        let waited = self.topics.lost(&mut desk.asks.channels);
         self.fail_joins(&waited, desk);
     }
 

@@ -172,14 +172,16 @@ impl Topics {
         moved
     }
 
-    /// Redis was lost: gives those who waited for it. Readers leave with their sessions.
-    pub fn lost(&mut self) -> Vec<SubscriptionId> {
+    /// Redis was lost: gives those who waited for it. Readers leave with their sessions. (Another
+    /// Redis, that was not lost, may have subscribed already.)
+    pub fn lost(&mut self, changes: &mut VecDeque<ChannelChange>) -> Vec<SubscriptionId> {
         let mut waited = Vec::new();
         for id in self.topics.ids() {
             let topic = self.topics.get_mut(id).expect("just listed");
             if topic.standing == Standing::Joining {
                 topic.standing = Standing::Left;
                 waited.append(&mut topic.joining);
+                changes.push_back(ChannelChange::Leave(topic.name.clone()));
             }
         }
         waited

@@ -138,7 +138,7 @@ impl Shell {
 
     /// Waits, and takes in what has happened.
     fn turn(&mut self) -> Result<(), String> {
-        let busy = self.engine.has_mail()
+        let busy = self.engine.has_work()
             || self.sockets.has_readable()
             || (self.clients.is_ready() && self.sockets.has_room_for(Door::Clients))
             || (self.metrics.is_ready() && self.sockets.has_room_for(Door::Metrics));
@@ -254,7 +254,6 @@ impl Shell {
                 Read::Bytes(bytes, drained) => {
                     let input = Input::Received(conn, &self.scratch[..bytes]);
                     self.engine.handle(self.now, input);
-                    self.obey_closings();
                     budget = budget.saturating_sub(bytes);
                     if drained {
                         return Ok(());
@@ -276,14 +275,6 @@ impl Shell {
             return Ok(());
         }
         Ok(())
-    }
-
-    /// Closed connections are not read on.
-    fn obey_closings(&mut self) {
-        while let Some(&Output::Close(conn)) = self.engine.peek() {
-            self.engine.poll();
-            self.sockets.close(conn, self.poll.registry());
-        }
     }
 
     /// Does what the engine asks; gives the status to exit with.
