@@ -23,7 +23,7 @@ const GROUND: [&str; 11] = [
 /// `*` stands for the ground.
 const ROOMS: [(&str, &[&str]); 8] = [
     // Bytes to values and back: no ids, no time, no policy.
-    ("wire", &["config", "limits", "message", "number", "outbox"]),
+    ("wire", &["config", "limits", "message", "metrics::Refused", "number", "outbox"]),
     // One machine per kind of connection; who gets what is not theirs to know.
     ("conn", &["*", "wire"]),
     // The product: no wire format but JSON values, callbacks only by their queue.
@@ -78,12 +78,13 @@ const SYSTEM_WORDS: [&str; 8] = [
     "eprint!",
 ];
 
-/// Crates that know a format, and the rooms that hide them. The metrics port's side of a
-/// connection parses its few request lines itself.
+/// Crates that know a format, and the rooms that hide them. The configuration reads its own JSON,
+/// with the path to every value; the metrics port's side of a connection parses its few request
+/// lines itself.
 const CODECS: [(&str, &[&str]); 5] = [
     ("httparse", &["wire", "conn"]),
-    ("serde_core", &["wire"]),
-    ("serde_json", &["wire"]),
+    ("serde_core", &["wire", "config"]),
+    ("serde_json", &["wire", "config"]),
     ("sha1", &["wire"]),
     ("tungstenite", &["wire"]),
 ];
@@ -233,7 +234,7 @@ fn sizes() {
                     ));
                 }
             }
-            if file.lines_without_tests > FILE_LINES_MAX {
+            if file.lines_without_tests > FILE_LINES_MAX && !file.is_test_only() {
                 findings.push(format!(
                     "{}:1: {} lines without tests, more than {FILE_LINES_MAX}; split it by ideas",
                     file.path, file.lines_without_tests
