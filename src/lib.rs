@@ -23,6 +23,8 @@ pub mod arena;
 pub mod config;
 pub mod conn;
 pub mod engine;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 pub mod log;
 pub mod message;
