@@ -4,22 +4,30 @@
 //! `fuzz/corpus/`, each folder named like its target. The targets themselves are in
 //! `fuzz/fuzz_targets/`, a line each. A body panics where a property is broken.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 
 use serde_json::value::RawValue;
 
-use crate::limits::JSON_DEPTH_MAX;
+use crate::config::{self, ConfigError};
+use crate::limits::{HEADERS_MAX, JSON_DEPTH_MAX};
 use crate::random::Random;
 use crate::wire::json::{self, Object};
+use crate::wire::resp::{self, Parser, Value};
+use crate::wire::upgrade;
+use crate::wire::ws::{self, Codec, Contexts, Event};
 
 /// A body: takes any bytes, panics where a property is broken.
 pub type Body = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Body); 1] = [("json", json)];
+pub const TARGETS: [(&str, Body); 5] =
+    [("config", config), ("json", json), ("resp", resp), ("upgrade", upgrade), ("ws", ws)];
+
+/// Small, so that a fuzzer finds what is past it.
+const BYTES_MAX: usize = 600;
 
 /// Feeds the same bytes whole, one by one and in random pieces. The outcome must be the same.
-#[allow(dead_code)]
 fn in_all_cuts<T: PartialEq + Debug>(data: &[u8], run: impl Fn(&[&[u8]]) -> T) -> T {
     let whole = run(&[data]);
     let bytes: Vec<&[u8]> = data.chunks(1).collect();
@@ -31,7 +39,6 @@ fn in_all_cuts<T: PartialEq + Debug>(data: &[u8], run: impl Fn(&[&[u8]]) -> T) -
     whole
 }
 
-#[allow(dead_code)]
 fn random_pieces<'a>(data: &'a [u8], random: &mut Random) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     let mut rest = data;
@@ -118,6 +125,168 @@ fn each_char(value: &str, mut call: impl FnMut(usize, char, bool)) {
             _ => {}
         }
     }
+}
+
+/// A configuration is read alike however often and whatever comment follows it; what is said
+/// about a wrong one is a line per error, without what the environment gave.
+pub fn config(data: &[u8]) {
+    const SECRET: &str = "of-the-environment";
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let environment = |name: &str| (name.len() == 1).then(|| SECRET.to_owned());
+    let parsed = config::parse(text, &environment);
+    assert_eq!(config::parse(text, &environment), parsed);
+    let commented = config::parse(&format!("{text}\n// {{"), &environment);
+    match parsed {
+        Ok(config) => {
+            for service in &config.services {
+                assert_eq!(config.service(&service.name), Some(service));
+            }
+            assert_eq!(commented, Ok(config));
+        }
+        Err(errors) => {
+            assert!(!errors.is_empty() && commented.is_err());
+            for line in errors.iter().map(ConfigError::to_string) {
+                assert!(!line.contains(char::is_control), "{line:?}");
+                assert!(!line.contains(SECRET) || text.contains(SECRET), "{line:?}");
+            }
+        }
+    }
+}
+
+/// The same values and fault in all cuts; none larger than what came; each can be read, and the
+/// words of a command are read back as they were written.
+pub fn resp(data: &[u8]) {
+    let (values, _) = in_all_cuts(data, resp_values);
+    assert!(values.iter().map(Vec::len).sum::<usize>() <= data.len());
+    for whole in &values {
+        let value = Value::read(whole).expect("what the parser hands out is whole");
+        let Value::Array(items) = value else { continue };
+        let words: Option<Vec<&[u8]>> = items.map(bulk).collect();
+        let Some(words) = words else { continue };
+        let mut command = Vec::new();
+        resp::push_command(&mut command, &words);
+        let (again, fault) = resp_values(&[&command]);
+        assert!(fault.is_none() && again.len() == 1, "{again:?} {fault:?}");
+        let Some(Value::Array(items)) = Value::read(&again[0]) else { panic!("a command") };
+        assert_eq!(items.map(bulk).collect::<Option<Vec<_>>>(), Some(words));
+    }
+}
+
+fn bulk(value: Value<'_>) -> Option<&[u8]> {
+    if let Value::Bulk(bytes) = value { Some(bytes) } else { None }
+}
+
+fn resp_values(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<resp::Fault>) {
+    let mut parser = Parser::new(BYTES_MAX);
+    let mut values = Vec::new();
+    for mut piece in pieces.iter().copied() {
+        loop {
+            match parser.next(&mut piece) {
+                Ok(Some(value)) => values.push(value.into_owned()),
+                Ok(None) => break,
+                Err(fault) => return (values, Some(fault)),
+            }
+        }
+        assert!(piece.is_empty(), "all is taken");
+    }
+    (values, None)
+}
+
+/// The same head, rest and verdict in all cuts; what is answered is HTTP.
+pub fn upgrade(data: &[u8]) {
+    let (head, rest) = match in_all_cuts(data, request_head) {
+        Ok((head, rest)) => (head, rest),
+        Err(refusal) => return assert_is_response(&refusal.response()),
+    };
+    let Some(rest) = rest else { return };
+    assert_eq!([head.as_slice(), rest.as_slice()].concat(), data);
+    match upgrade::check(&head) {
+        Ok(request) => {
+            assert_eq!(request.accept.len(), 28, "20 bytes in base64");
+            assert_is_response(&upgrade::switching_protocols(&request.accept));
+        }
+        Err(refusal) => assert_is_response(&refusal.response()),
+    }
+}
+
+/// The head as far as it came and, once it is complete, what follows it.
+type HeadAndRest = (Vec<u8>, Option<Vec<u8>>);
+
+fn request_head(pieces: &[&[u8]]) -> Result<HeadAndRest, upgrade::Refusal> {
+    let mut head = upgrade::Head::default();
+    for (index, piece) in pieces.iter().enumerate() {
+        let mut rest = *piece;
+        if head.take(&mut rest, BYTES_MAX)? {
+            let rest = [rest, &pieces[index + 1..].concat()].concat();
+            return Ok((head.bytes().to_vec(), Some(rest)));
+        }
+        assert!(rest.is_empty(), "all is taken");
+    }
+    Ok((head.bytes().to_vec(), None))
+}
+
+fn assert_is_response(bytes: &[u8]) {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let parsed = httparse::Response::new(&mut headers).parse(bytes);
+    assert!(parsed.is_ok_and(|parsed| parsed.is_complete()), "{}", bytes.escape_ascii());
+}
+
+/// The same events and fault in all cuts; no more text than came; a text that is written and
+/// sent back arrives as it was.
+pub fn ws(data: &[u8]) {
+    let (events, _) = in_all_cuts(data, ws_events);
+    let texts = events.iter().filter_map(text);
+    assert!(texts.map(str::len).sum::<usize>() <= data.len());
+    let lossy: Cow<'_, str> = String::from_utf8_lossy(data);
+    let sent = ws::encode_text(&lossy);
+    let (echoed, fault) = ws_events(&[&masked(&sent)]);
+    if lossy.len() > BYTES_MAX {
+        assert_eq!(fault, Some(ws::Fault::TooBig));
+    } else {
+        assert_eq!(echoed.iter().map(text).collect::<Vec<_>>(), [Some(&*lossy)]);
+    }
+}
+
+fn text(event: &Event) -> Option<&str> {
+    if let Event::Text(text) = event { Some(text) } else { None }
+}
+
+/// Events up to a fault or the peer's Close, after which nothing counts.
+fn ws_events(pieces: &[&[u8]]) -> (Vec<Event>, Option<ws::Fault>) {
+    let (mut codec, mut contexts) = (Codec::default(), Contexts::default());
+    let mut events = Vec::new();
+    for mut piece in pieces.iter().copied() {
+        loop {
+            match codec.next(&mut piece, BYTES_MAX, &mut contexts) {
+                Ok(Some(event)) => {
+                    let is_last = matches!(event, Event::Close(_));
+                    events.push(event);
+                    if is_last {
+                        return (events, None);
+                    }
+                }
+                Ok(None) => break,
+                Err(fault) => return (events, Some(fault)),
+            }
+        }
+        assert!(piece.is_empty(), "all is taken");
+    }
+    (events, None)
+}
+
+/// A server's frame as a client would send it, with a mask that changes nothing.
+fn masked(frame: &[u8]) -> Vec<u8> {
+    let header_len = match frame[1] {
+        127 => 10,
+        126 => 4,
+        _ => 2,
+    };
+    let (header, payload) = frame.split_at(header_len);
+    let mut out = header.to_vec();
+    out[1] |= 0x80;
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(payload);
+    out
 }
 
 #[cfg(test)]
