@@ -92,8 +92,8 @@ fn test_module_line(code: &str) -> Option<usize> {
     let lines: Vec<&str> = code.lines().collect();
     (1..lines.len())
         .find(|&at| {
-            let opens = lines[at].starts_with("mod ") && lines[at].ends_with('{');
-            opens && lines[at - 1].starts_with("#[cfg(test)]")
+            let is_module = has_word(lines[at], "mod") && lines[at].ends_with('{');
+            is_module && lines[at - 1].starts_with("#[cfg(test)]")
         })
         .map(|at| at - 1)
 }
