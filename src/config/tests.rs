@@ -535,7 +535,8 @@ const GOOD: &str = r#"// A bit of everything.
     "WS_ALLOWED_ORIGINS": ["https://*.example.com", "null"], "WS_TRUSTED_PROXIES": ["10.0.0.0/8"],
     "METRICS": {"prometheus": {"host": "", "port": 9100}, "log": {}},
     "REDIS": {"password": "${SECRET}", "ping_interval": 10}, "REDIS_ALT": {},
-    "AUTHENTICATION": {"ticket": {"validation_url": "http://u:%40@[::1]:80/", "auth_fields": ["a"]}},
+    "AUTHENTICATION": {"ticket": {"validation_url": "http://u:%40@[::1]:80/",
+        "auth_fields": ["a"]}},
     "SERVICES": {"books": {"authorizer": "http://h/x?y", "authorization_renewal_period": 60,
         "authorization_renewal_jitter": 0.5, "extra_fields": ["é", "\ud83d\ude00"]}},
     "LIMITS": {"max_connections": 0, "close_timeout": 5}

@@ -72,8 +72,9 @@ impl Url {
 }
 
 /// What `https://` URLs and `WS_SSL` meet in this build.
-pub(super) const NEEDS_TLS: &str = "TLS is not in this build; a build with the cargo feature `tls` is \
-                             needed (or a proxy in between that does TLS)";
+pub(super) const NEEDS_TLS: &str = "\
+    TLS is not in this build; a build with the cargo feature `tls` is needed (or a proxy in \
+    between that does TLS)";
 
 /// Splits `host[:port]`.
 fn origin(place: &str) -> Result<Origin, String> {

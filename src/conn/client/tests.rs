@@ -1,3 +1,5 @@
+//! A client's side of a connection, played against by hand.
+
 use std::io::IoSlice;
 use std::time::Duration;
 
