@@ -14,9 +14,9 @@ mod source;
 use source::{Source, blank, files_below, has_word, paths, relative, root, rust_files};
 
 /// Plain values and what waits to be sent: what every room of the core may speak of.
-const GROUND: [&str; 11] = [
+const GROUND: [&str; 12] = [
     "arena", "config", "limits", "log", "message", "metrics", "number", "outbox", "ports",
-    "random", "time",
+    "random", "time", "timers",
 ];
 
 /// What a room may import from the crate beside itself. A path with `::` admits only that module.
@@ -26,8 +26,9 @@ const ROOMS: [(&str, &[&str]); 8] = [
     ("wire", &["config", "limits", "message", "metrics::Refused", "number", "outbox"]),
     // One machine per kind of connection; who gets what is not theirs to know.
     ("conn", &["*", "wire"]),
-    // The product: no wire format but JSON values, callbacks only by their queue.
-    ("route", &["*", "conn::calls", "wire::json"]),
+    // The product: no wire format but JSON values and finished frames, callbacks only by their
+    // queue.
+    ("route", &["*", "conn::calls", "wire::json", "wire::ws::encode_text"]),
     // The only room that knows both connections and routing.
     ("engine", &["*", "conn", "route", "wire"]),
     // Sockets and the clock; it sees the engine and plain values.
