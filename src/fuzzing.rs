@@ -6,12 +6,20 @@
 
 use std::borrow::Cow;
 use std::fmt::Debug;
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::value::RawValue;
 
-use crate::config::{self, ConfigError};
+use crate::arena::ConnId;
+use crate::config::{self, Config, ConfigError, Limits};
+use crate::conn::client::{Client, ClientContext, Heard};
 use crate::limits::{HEADERS_MAX, JSON_DEPTH_MAX};
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::ports::{Kind, Output, Ports};
 use crate::random::Random;
+use crate::time::Now;
 use crate::wire::json::{self, Object};
 use crate::wire::resp::{self, Parser, Value};
 use crate::wire::upgrade;
@@ -287,6 +295,88 @@ fn masked(frame: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(payload);
     out
+}
+
+/// A client that is admitted hears and says the same in all cuts; what it says is one HTTP
+/// response, then whole frames, and nothing after a Close.
+pub fn client(data: &[u8]) {
+    let played = in_all_cuts(data, play_client);
+    let sent = played.sent.as_slice();
+    let Some(end) = sent.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return assert!(sent.is_empty(), "{}", sent.escape_ascii());
+    };
+    assert_is_response(sent);
+    let mut frames = &sent[end + 4..];
+    if !sent.starts_with(b"HTTP/1.1 101 ") {
+        return assert!(frames.ends_with(b"\n"), "a refusal has a text");
+    }
+    while let [first, len @ 0..=125, rest @ ..] = frames {
+        frames = rest.get(usize::from(*len)..).expect("frames are whole");
+        assert!(matches!(first, 0x88 | 0x8a), "a pong or a Close, not 0x{first:x}");
+        assert!(*first == 0x8a || frames.is_empty(), "nothing follows a Close");
+    }
+    assert!(frames.is_empty(), "{}", frames.escape_ascii());
+}
+
+/// What a client was heard to say and what was done about it.
+#[derive(PartialEq, Debug)]
+struct Played {
+    heard: Vec<Heard>,
+    outputs: Vec<Output>,
+    sent: Vec<u8>,
+}
+
+/// Admits whoever asks and takes everything that is said, on a socket that takes everything.
+fn play_client(pieces: &[&[u8]]) -> Played {
+    let config = Config {
+        limits: Limits {
+            max_message_bytes: BYTES_MAX,
+            max_header_bytes: BYTES_MAX,
+            ..Limits::default()
+        },
+        ..Config::default()
+    };
+    let mut ports = Ports::default();
+    let conn = ports.open(Kind::Client, config.limits.send_queue_bytes);
+    let now = Now::default();
+    let mut client = Client::new(now, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), &config);
+    let mut log = Log::new(&config.log, 1, false);
+    let mut ctx = ClientContext {
+        now,
+        conn,
+        session: None,
+        ports: &mut ports,
+        log: &mut log,
+        metrics: &mut Metrics::default(),
+        config: &config,
+        contexts: &mut Contexts::default(),
+    };
+    let (mut heard, mut sent) = (Vec::new(), Vec::new());
+    for mut piece in pieces.iter().copied() {
+        while let Some(next) = client.next(&mut piece, &mut ctx) {
+            if let Heard::Request { .. } = next {
+                client.admit(&mut ctx);
+            }
+            heard.push(next);
+        }
+        assert!(piece.is_empty(), "all is taken");
+        ctx.ports.mail.audit();
+        write_out(ctx.ports, conn, &mut sent);
+    }
+    let outputs = std::iter::from_fn(|| ports.poll()).collect();
+    Played { heard, outputs, sent }
+}
+
+fn write_out(ports: &mut Ports, conn: ConnId, into: &mut Vec<u8>) {
+    while let Some(id) = ports.mail.next_prompt().or_else(|| ports.mail.next_bulk()) {
+        assert_eq!(id, conn);
+        let mut slices = [IoSlice::new(&[]); 64];
+        let Some(outbox) = ports.mail.outbox(conn) else { return };
+        let used = outbox.slices_from(0, &mut slices);
+        let before = into.len();
+        into.extend(slices[..used].iter().flat_map(|slice| slice.iter()));
+        ports.mail.written(conn, into.len() - before);
+    }
 }
 
 #[cfg(test)]
