@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::ports::{Kind, Output, Ports};
 use crate::random::Random;
 use crate::time::Now;
+use crate::wire::http::{Reader, Response, Rules};
 use crate::wire::json::{self, Object};
 use crate::wire::resp::{self, Parser, Value};
 use crate::wire::upgrade;
@@ -198,6 +199,39 @@ fn resp_values(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<resp::Fault>) {
         assert!(piece.is_empty(), "all is taken");
     }
     (values, None)
+}
+
+/// The same responses and fault in all cuts, and no body larger than what came or than allowed.
+pub fn http_response(data: &[u8]) {
+    let (responses, _) = in_all_cuts(data, http_responses);
+    assert!(responses.iter().map(|response| response.body.len()).sum::<usize>() <= data.len());
+    for response in responses {
+        assert!(response.body.len() <= BYTES_MAX);
+        assert!(response.body.is_empty() || response.head.is_wanted());
+        assert!(!response.reusable || response.head.keeps_alive);
+    }
+}
+
+/// Responses as on a connection that is kept: one after the other, then the end of the stream.
+fn http_responses(pieces: &[&[u8]]) -> (Vec<Response>, Result<(), String>) {
+    let names = ["X-Rate-Limit-Reset".to_owned(), "Retry-After".to_owned()];
+    let rules = Rules { body_bytes_max: BYTES_MAX, rate_limit_headers: &names };
+    let mut reader = Reader::default();
+    let mut responses = Vec::new();
+    for mut piece in pieces.iter().copied() {
+        while !piece.is_empty() {
+            match reader.push(piece, rules) {
+                Ok(taken) => piece = &piece[taken..],
+                Err(fault) => return (responses, Err(fault.to_string())),
+            }
+            let complete = reader.take();
+            assert!(complete.is_some() || piece.is_empty(), "all is taken, or a response ends");
+            responses.extend(complete);
+        }
+    }
+    let end = reader.end().map_err(|fault| fault.to_string());
+    responses.extend(reader.take());
+    (responses, end)
 }
 
 /// The same head, rest and verdict in all cuts; what is answered is HTTP.
