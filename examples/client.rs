@@ -1,7 +1,8 @@
 //! A WebSocket client for the command line: sends the events it is given and prints every event
 //! that it receives, one a line, until the server closes the connection.
 //!
-//!     cargo run --example client -- ws://127.0.0.1:9000 '{"event":"subscribe","subscription":"news.today"}'
+//!     cargo run --example client -- ws://127.0.0.1:9000 \
+//!         '{"event":"subscribe","subscription":"news.today"}'
 
 use std::error::Error;
 use std::hash::{BuildHasher, RandomState};
