@@ -40,6 +40,8 @@ struct Socket {
     readable: bool,
     /// In the queue of those to be read.
     queued: bool,
+    /// The peer's FIN or reset has come, perhaps behind bytes: it is to be read as well.
+    peer_closed: bool,
     /// The peer's FIN was read.
     read_ended: bool,
     /// To be shut down for writing when nothing waits any more.
@@ -160,6 +162,7 @@ impl Sockets {
             dialling,
             readable: false,
             queued: false,
+            peer_closed: false,
             read_ended: false,
             closing: false,
         };
@@ -178,7 +181,8 @@ impl Sockets {
             }
             return None;
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        socket.peer_closed |= event.is_read_closed() || event.is_error();
+        if event.is_readable() || socket.peer_closed {
             socket.readable = true;
             self.enqueue(conn);
         }
@@ -246,8 +250,9 @@ impl Sockets {
                 }
                 Ok(bytes) => {
                     // A stream that gave less than was asked for has no more (epoll(7), question
-                    // 9), and says so with a new edge when it has: one call less per message.
-                    let drained = bytes < scratch.len();
+                    // 9), and says so with a new edge when it has: one call less per message. A FIN
+                    // that was announced with the bytes has no edge of its own.
+                    let drained = bytes < scratch.len() && !socket.peer_closed;
                     socket.readable = !drained;
                     Read::Bytes(bytes, drained)
                 }
