@@ -29,8 +29,10 @@ def answer(path, body):
 
 
 class Handler(BaseHTTPRequestHandler):
-    # Connections stay open between calls.
+    # Connections stay open between calls, and an answer goes out at once: this server sends head
+    # and body apart, and Nagle's algorithm would hold the body back.
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
