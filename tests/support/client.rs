@@ -201,6 +201,12 @@ impl Client {
         assert_eq!(self.any_frame(deadline), None);
     }
 
+    /// The connection ends, with or without a Close before it.
+    #[track_caller]
+    pub fn expect_end_or_close(&mut self) {
+        while self.try_frame().is_some_and(|frame| frame.opcode != CLOSE) {}
+    }
+
     /// Reads up to the Close, past all messages, and gives its code.
     #[track_caller]
     pub fn close_code(&mut self) -> u16 {
