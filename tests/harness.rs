@@ -6,8 +6,8 @@ mod support;
 use serde_json::json;
 use support::redis::Resp;
 use support::router::sample;
-use support::service::Gate;
-use support::{Redis, Reply, Service, client, http, merge};
+use support::service::{Gate, Reply};
+use support::{Redis, Service, client, http, merge};
 
 #[test]
 fn redis_starts_answers_and_comes_back() {

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::client::{BINARY, TEXT, frame};
+use support::service::Reply;
 use support::wait::until_true;
-use support::{Client, Reply, World};
+use support::{Client, World};
 
 const INVALID_EVENT: &str = "Messages must be JSON and contain an event field.";
 

@@ -12,8 +12,8 @@ mod support;
 
 use serde_json::{Value, json};
 use support::client::{CLOSE, TEXT, frame};
-use support::service::Request;
-use support::{Client, Reply, SESSION_HOOKS, World};
+use support::service::{Reply, Request};
+use support::{Client, SESSION_HOOKS, World};
 
 fn subscribe(name: &str) -> Value {
     json!({ "event": "subscribe", "subscription": name })

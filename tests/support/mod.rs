@@ -23,7 +23,7 @@ pub mod wait;
 pub use client::Client;
 pub use redis::Redis;
 pub use router::Router;
-pub use service::{Reply, Service};
+pub use service::Service;
 
 use serde_json::{Value, json};
 
