@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::client::request;
 use super::http;
 use super::wait::{PATIENCE, TempDir, free_port, until};
 use super::{Client, Redis, merge};
@@ -136,6 +137,12 @@ impl Router {
     pub fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.wait_exit()
+    }
+
+    /// Whether opening handshakes are answered with 503.
+    pub fn is_refusing(&self) -> bool {
+        let refusal = Client::handshake(self.port, &request("/", "")).err().flatten();
+        refusal.is_some_and(|head| head.status() == 503)
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -77,6 +77,8 @@ struct Shared {
     handlers: Mutex<HashMap<String, Handler>>,
     /// Of all connections that were ever accepted.
     streams: Mutex<Vec<TcpStream>>,
+    /// How many of them have ended.
+    ended: AtomicUsize,
     stopped: AtomicBool,
 }
 
@@ -191,6 +193,11 @@ impl Service {
         self.shared.streams.lock().unwrap().len()
     }
 
+    /// The number of connections that have ended, by whomever.
+    pub fn ended(&self) -> usize {
+        self.shared.ended.load(Ordering::Relaxed)
+    }
+
     /// Forgets the requests so far.
     pub fn forget(&self) {
         self.shared.requests.lock().unwrap().clear();
@@ -229,6 +236,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         thread::spawn(move || {
             let _ = serve(&stream, number, &shared);
             let _ = stream.shutdown(Shutdown::Both);
+            shared.ended.fetch_add(1, Ordering::Relaxed);
         });
     }
 }
