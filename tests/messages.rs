@@ -340,7 +340,6 @@ fn orders_of_different_keys_do_not_meet() {
         json!([2, 1]),
         json!({}),
         json!({ "a": 1, "b": 2 }),
-        json!(false),
     ];
     with_options(&world, json!({ "order": 5 }), json!("none"));
     assert_eq!(client.recv_data(), "none");
