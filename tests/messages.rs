@@ -553,8 +553,9 @@ fn with_metadata(hooks: &[&str]) -> World {
 #[track_caller]
 fn expect_time(value: &Value) {
     let text = value.as_str().unwrap();
-    let form: String = text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
-    assert_eq!(form, "9999-99-99T99:99:99.999999+00:00", "{text}");
+    let time = text.strip_suffix("+00:00").unwrap_or_else(|| panic!("not UTC: {text}"));
+    let form: String = time.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    assert_eq!(form, "9999-99-99T99:99:99.999999", "{text}");
 }
 
 #[test]

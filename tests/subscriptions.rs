@@ -413,7 +413,7 @@ fn failing_unsubscribe_callbacks_do_not_stop_the_others() {
 
 #[test]
 fn what_came_before_the_close_is_still_handled() {
-    for by_close in [true, false] {
+    for (by_close, by_stream) in [(true, false), (false, true), (true, true)] {
         let world = World::all_hooks();
         let mut client = world.client();
         let message = json!({ "event": "message", "subscription": "books.1", "data": 1 });
@@ -425,7 +425,9 @@ fn what_came_before_the_close_is_still_handled() {
             bytes.extend(frame(0x80 | CLOSE, &1000_u16.to_be_bytes()));
         }
         client.send_raw(&bytes);
-        client.finish();
+        if by_stream {
+            client.finish();
+        }
         let made = [
             "authorizer books.1",
             "before_subscribe books.1",
@@ -439,7 +441,8 @@ fn what_came_before_the_close_is_still_handled() {
             "before_unsubscribe books.1",
             "on_unsubscribe books.1",
         ];
-        support::wait::until_true("the callbacks", || world.service.all().len() >= made.len());
+        let what = format!("the callbacks; Close {by_close}, end of stream {by_stream}");
+        support::wait::until_true(&what, || world.service.all().len() >= made.len());
         world.redis.wait_channels(&[]);
         assert_eq!(calls(&world.service.all()), made);
     }
