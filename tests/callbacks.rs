@@ -1,12 +1,7 @@
-//! Calls to services.
+//! Calls to services: what is asked, how often, and what of the answers is passed on.
 //!
 //! - what a request looks like; whose fields win
-//! - answers that are none: failed tries
-//! - answers in all their framings
-//! - redirects and 429
-//! - time-outs
-//! - connections kept alive, and lost
-//! - the queue of a service
+//! - tries; redirects and 429
 //! - values that pass unchanged
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -15,34 +10,10 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::service::{Reply, Request};
-use support::wait::{free_port, until_true};
-use support::{Client, Service, World, merge};
-
-const OK: &str = r#"{"status":"ok"}"#;
-
-/// `books` with `before_subscribe`, and these HTTP settings.
-fn calling(http: Value) -> World {
-    World::new(
-        |service| json!({ "SERVICES": { "books": service.hooks(&["before_subscribe"]) }, "HTTP": http }),
-    )
-}
-
-fn subscribe(name: &str) -> Value {
-    json!({ "event": "subscribe", "subscription": name })
-}
-
-/// Subscribes, and says whether the service's answer counted. The subscription is left again.
-#[track_caller]
-fn succeeds(client: &mut Client, name: &str) -> bool {
-    let answer = client.ask(&subscribe(name));
-    if answer["status"] == "ok" {
-        client.unsubscribe(name);
-        return true;
-    }
-    assert_eq!(answer["error"], "Service unavailable.", "{answer}");
-    false
-}
+use support::calling::{calling, succeeds};
+use support::service::Reply;
+use support::wait::free_port;
+use support::{Service, World, merge, subscribe};
 
 // Requests.
 
@@ -183,7 +154,7 @@ fn credentials_of_the_url_become_a_header_and_stay_out_of_the_log() {
     }
 }
 
-// Failed tries.
+// Tries.
 
 #[test]
 fn a_call_has_a_number_of_tries() {
@@ -209,135 +180,6 @@ fn a_call_has_a_number_of_tries() {
     world.router.wait_log("a failed try with its service, hook and reason", names_all);
 }
 
-/// Answers by the topic's number, and the names of the topics.
-fn numbered(service: &Service, replies: Vec<Reply>) -> Vec<String> {
-    let names = (0..replies.len()).map(|number| format!("books.{number}")).collect();
-    service.on("/before_subscribe", move |request: &Request| {
-        let number: usize = request.subscription()["books.".len()..].parse().unwrap();
-        replies[number].clone()
-    });
-    names
-}
-
-fn raw(text: &str) -> Reply {
-    Reply::Raw(text.as_bytes().to_vec())
-}
-
-fn raw_then_close(text: &str) -> Reply {
-    Reply::RawThenClose(text.as_bytes().to_vec())
-}
-
-const JSON_HEADER: (&str, &str) = ("Content-Type", "application/json");
-
-/// A head that says what `rest` begins with: more headers, an empty line, a body.
-fn head_and(rest: &str) -> Reply {
-    raw_then_close(&format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{rest}"))
-}
-
-fn chunked(chunks: &str) -> Reply {
-    head_and(&format!("Transfer-Encoding: chunked\r\n\r\n{chunks}"))
-}
-
-#[test]
-fn statuses_types_and_bodies_that_are_failed_tries() {
-    let world = calling(json!({ "tries": 1, "timeout": 3 }));
-    let typed = |kind: &str| Reply::with(200, &[("Content-Type", kind)], OK);
-    let body = |body: &str| Reply::with(200, &[JSON_HEADER], body);
-    let deep = format!(r#"{{"status":"ok","x":{}{}}}"#, "[".repeat(600), "]".repeat(600));
-    let mut replies = vec![
-        typed("text/html"), typed("application/jsonp"), typed("text/json"), typed("json"),
-        Reply::with(200, &[], OK),
-        body(""), body("[]"), body("null"), body("\"ok\""), body("ok"), body("{\"status\":\"ok\""),
-        body("{\"status\":\"ok\"}x"), body("{\"status\":\"ok\",\"data\":NaN}"),
-        body("{\"status\":\"ok\",}"), body(&deep),
-        Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 24\r\n\r\n{\"status\":\"ok\",\"a\":\"\xff\xff\"}".to_vec()),
-        raw("HTTP/1.1 204 No Content\r\nContent-Type: application/json\r\n\r\n"),
-        raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
-        Reply::Close,
-    ];
-    for status in [400, 401, 404, 418, 500, 503, 599] {
-        replies.push(Reply::with(status, &[JSON_HEADER], OK));
-    }
-    for status in [300, 301, 302, 303, 304, 305] {
-        let location = world.service.url("/elsewhere");
-        replies.push(Reply::with(status, &[JSON_HEADER, ("Location", &location)], OK));
-    }
-    let mut client = world.client();
-    for name in numbered(&world.service, replies) {
-        assert!(!succeeds(&mut client, &name), "{name}");
-    }
-    assert!(world.service.requests("/elsewhere").is_empty());
-    client.expect_quiet();
-}
-
-#[test]
-fn framings_that_are_failed_tries() {
-    let world = calling(json!({ "tries": 1, "timeout": 3 }));
-    let length = |length: &str| head_and(&format!("Content-Length: {length}\r\n\r\n{OK}"));
-    let replies = vec![
-        length("-15"),
-        length("+15"),
-        length("fifteen"),
-        length(""),
-        length("15, 16"),
-        length("9223372036854775808"),
-        length("18446744073709551631"),
-        length("0x0f"),
-        length("1 5"),
-        length("16"),
-        head_and(&format!("Content-Length: 15\r\nContent-Length: 16\r\n\r\n{OK}")),
-        chunked(&format!("-f\r\n{OK}\r\n0\r\n\r\n")),
-        chunked(&format!("+f\r\n{OK}\r\n0\r\n\r\n")),
-        chunked(&format!("0xf\r\n{OK}\r\n0\r\n\r\n")),
-        chunked(&format!("\r\n{OK}\r\n0\r\n\r\n")),
-        chunked(&format!("1000000000000000f\r\n{OK}\r\n0\r\n\r\n")),
-        chunked(&format!("0_f\r\n{OK}\r\n0\r\n\r\n")),
-        chunked(&format!("f\r\n{OK}xx0\r\n\r\n")),
-        chunked(&format!("f\r\n{OK}")),
-        chunked(&format!("f\r\n{OK}\r\n")),
-        chunked("0\r\n\r\n"),
-        chunked(&format!("f\r\n{OK}\r\n0\r\n")),
-        chunked(&format!("ff\r\n{OK}")),
-        raw_then_close("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"),
-        raw_then_close(&format!("HTTP/2 200 OK\r\nContent-Type: application/json\r\n\r\n{OK}")),
-        raw_then_close(&format!("HTTP/1.1 OK\r\nContent-Type: application/json\r\n\r\n{OK}")),
-        raw_then_close(&format!("HTTP/1.1 20 OK\r\nContent-Type: application/json\r\n\r\n{OK}")),
-        raw_then_close("SSH-2.0-OpenSSH_9.6\r\n"),
-        raw_then_close("\u{0}\u{1}\u{2}\r\n\r\n"),
-        // Both lengths at once.
-        head_and(&format!("Transfer-Encoding: chunked\r\nContent-Length: 15\r\n\r\n{OK}")),
-    ];
-    let mut client = world.client();
-    for name in numbered(&world.service, replies) {
-        assert!(!succeeds(&mut client, &name), "{name}");
-    }
-    client.expect_quiet();
-}
-
-#[test]
-fn answers_have_a_size() {
-    let world = calling(json!({ "tries": 1, "max_response_bytes": 200_000, "timeout": 3 }));
-    let body = |length: usize| format!(r#"{{"status":"ok","x":"{}"}}"#, "x".repeat(length - 22));
-    let sized = |length: usize| Reply::with(200, &[JSON_HEADER], &body(length));
-    let in_chunks =
-        |length: usize| chunked(&format!("{length:x}\r\n{}\r\n0\r\n\r\n", body(length)));
-    let endless_head = format!("HTTP/1.1 200 OK\r\nA: {}\r\n\r\n", "x".repeat(100_000));
-    let claimed = "Content-Length: 99999999999\r\n\r\n{";
-    let replies = vec![
-        sized(200_000),
-        sized(200_001),
-        in_chunks(199_900),
-        in_chunks(200_001),
-        head_and(claimed),
-        raw_then_close(&endless_head),
-        sized(22),
-    ];
-    let mut client = world.client();
-    let names = numbered(&world.service, replies);
-    let counted: Vec<bool> = names.iter().map(|name| succeeds(&mut client, name)).collect();
-    assert_eq!(counted, [true, false, true, false, false, false, true]);
-}
-
 #[test]
 fn services_that_are_not_there_are_unavailable() {
     let port = free_port();
@@ -356,41 +198,6 @@ fn services_that_are_not_there_are_unavailable() {
     assert!(!succeeds(&mut client, "refusing.1"));
     assert!(!succeeds(&mut client, "nameless.1"));
     client.expect_quiet();
-}
-
-// Framings that count.
-
-#[test]
-fn framings_and_types_that_count() {
-    let world = calling(json!({ "tries": 1, "timeout": 3 }));
-    let typed = |kind: &str| Reply::with(200, &[("Content-Type", kind)], OK);
-    let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
-    let json_head = "Content-Type: application/json\r\n";
-    let replies = vec![
-        typed("application/json; charset=utf-8"),
-        typed("Application/JSON"),
-        typed("application/problem+json"),
-        typed("application/vnd.api+json;v=1"),
-        Reply::with(201, &[JSON_HEADER], OK),
-        Reply::with(299, &[JSON_HEADER], OK),
-        Reply::with(200, &[JSON_HEADER], &format!(" \r\n\t{OK}\n")),
-        chunked(&format!("f\r\n{OK}\r\n0\r\n\r\n")),
-        chunked(&format!("F\r\n{OK}\r\n0\r\n\r\n")),
-        chunked(&format!("f;a=b;c=\"d\"\r\n{OK}\r\n0;e\r\nTrailer: x\r\n\r\n")),
-        chunked("1\r\n{\r\n00e\r\n\"status\":\"ok\"}\r\n000\r\n\r\n"),
-        head_and(&format!("Transfer-Encoding: Chunked\r\n\r\nf\r\n{OK}\r\n0\r\n\r\n")),
-        head_and(&format!("\r\n{OK}")),
-        raw_then_close(&format!("HTTP/1.0 200 OK\r\n{json_head}\r\n{OK}")),
-        raw_then_close(&format!("HTTP/1.0 200 OK\r\n{json_head}Content-Length: 15\r\n\r\n{OK}")),
-        raw(&format!("{interim}HTTP/1.1 200 OK\r\n{json_head}Content-Length: 15\r\n\r\n{OK}")),
-        raw(&format!("HTTP/1.1 200\r\n{json_head}Content-Length: 15\r\n\r\n{OK}")),
-        raw(&format!("HTTP/1.1 200 OK\r\n{json_head}content-length:   015  \r\n\r\n{OK}")),
-        head_and(&format!("Connection: close\r\nContent-Length: 15\r\n\r\n{OK}")),
-    ];
-    let mut client = world.client();
-    for name in numbered(&world.service, replies) {
-        assert!(succeeds(&mut client, &name), "{name}");
-    }
 }
 
 // Redirects and 429.
@@ -486,235 +293,6 @@ fn a_429_that_says_nothing_readable_is_waited_for_as_usual() {
     // The first header that is there decides, bad as it is.
     let names = json!({ "wait": 0.01, "rate_limit_reset_header_names": ["A", "B"] });
     assert!(wait_after_429(names, &[("B", "9"), ("A", "bad")]) < short);
-}
-
-// Time-outs.
-
-#[test]
-fn a_try_has_a_time() {
-    let world = calling(json!({ "tries": 2, "timeout": 0.2, "wait": 0.01 }));
-    let slow_body = head_and("Content-Length: 15\r\n\r\n{");
-    let Reply::RawThenClose(slow_body) = slow_body else { unreachable!() };
-    let mut client = world.client();
-    for reply in [Reply::Hang, Reply::Raw(slow_body), raw("HTTP/1.1 200 OK\r\n")] {
-        world.service.forget();
-        world.service.answer("/before_subscribe", reply);
-        assert!(!succeeds(&mut client, "books.1"));
-        let tries = world.service.all();
-        assert_eq!(tries.len(), 2);
-        assert!(tries[1].at - tries[0].at >= Duration::from_millis(190));
-        assert_ne!(tries[0].connection, tries[1].connection, "a late answer would be the next");
-    }
-}
-
-#[test]
-fn waiting_in_the_queue_uses_no_time() {
-    let world = calling(json!({ "tries": 1, "timeout": 0.4, "max_connections_per_host": 1 }));
-    // Each takes a while; the last waits longer than a try may take.
-    world.service.on("/before_subscribe", |_| {
-        std::thread::sleep(Duration::from_millis(200));
-        Reply::ok()
-    });
-    let mut clients: Vec<Client> = (0..4).map(|_| world.client()).collect();
-    for client in &mut clients {
-        client.send(&subscribe("books.1"));
-    }
-    for client in &mut clients {
-        assert_eq!(client.recv()["status"], "ok");
-    }
-    assert_eq!(world.service.connections(), 1);
-}
-
-// Connections.
-
-#[test]
-fn connections_are_kept_and_used_again() {
-    let world = World::all_hooks();
-    world.service.answer("/on_message", Reply::with(500, &[JSON_HEADER], OK));
-    let mut client = world.client();
-    for _ in 0..5 {
-        client.subscribe("books.1");
-        let message = json!({ "event": "message", "subscription": "books.1" });
-        assert_eq!(client.ask(&message)["error"], "Service unavailable.");
-        client.unsubscribe("books.1");
-    }
-    client.expect_quiet();
-    assert_eq!(world.service.connections(), 1);
-}
-
-#[test]
-fn connections_that_cannot_be_trusted_are_not_used_again() {
-    let world = calling(json!({ "tries": 1, "timeout": 3 }));
-    let json_head = "Content-Type: application/json\r\n";
-    let whole = format!("HTTP/1.1 200 OK\r\n{json_head}Content-Length: 15\r\n\r\n{OK}");
-    let poison = whole.replace(OK, r#"{"status":"no"}"#);
-    let replies = vec![
-        raw(&format!("{whole}{poison}")),
-        raw(&format!("{whole}\r\n")),
-        raw(&format!(
-            "HTTP/1.1 200 OK\r\nConnection: close\r\n{json_head}Content-Length: 15\r\n\r\n{OK}"
-        )),
-        raw(&format!("HTTP/1.0 200 OK\r\n{json_head}Content-Length: 15\r\n\r\n{OK}")),
-        raw(&format!(
-            "HTTP/1.1 200 OK\r\n{json_head}Transfer-Encoding: chunked\r\n\r\nf\r\n{OK}\r\n0\r\n\r\n{poison}"
-        )),
-        Reply::ok(),
-        Reply::ok(),
-    ];
-    let mut client = world.client();
-    let names = numbered(&world.service, replies);
-    for name in &names {
-        assert!(succeeds(&mut client, name), "{name}");
-    }
-    let connections: Vec<usize> = world.service.all().iter().map(|r| r.connection).collect();
-    assert_eq!(connections, [0, 1, 2, 3, 4, 5, 5]);
-}
-
-#[test]
-fn a_kept_connection_that_dies_costs_no_try() {
-    let world = calling(json!({ "tries": 1 }));
-    let mut client = world.client();
-    assert!(succeeds(&mut client, "books.1"));
-    // It ends while nobody uses it.
-    world.service.drop_connections();
-    assert!(succeeds(&mut client, "books.1"));
-    // It ends instead of an answer.
-    world.service.script("/before_subscribe", vec![Reply::Close, Reply::ok()]);
-    assert!(succeeds(&mut client, "books.1"));
-    assert_eq!(world.service.all().len(), 4);
-    // Once: the fresh one is a try.
-    world.service.answer("/before_subscribe", Reply::Close);
-    assert!(!succeeds(&mut client, "books.1"));
-    assert_eq!(world.service.all().len(), 6);
-    // And not behind the first byte of an answer.
-    world.service.answer("/before_subscribe", Reply::ok());
-    assert!(succeeds(&mut client, "books.1"));
-    world.service.forget();
-    world.service.answer("/before_subscribe", raw_then_close("H"));
-    assert!(!succeeds(&mut client, "books.1"));
-    assert_eq!(world.service.all().len(), 1);
-}
-
-#[test]
-fn kept_connections_are_given_up_after_a_while() {
-    let world = calling(json!({ "keepalive_timeout": 0.1 }));
-    let mut client = world.client();
-    assert!(succeeds(&mut client, "books.1"));
-    until_true("the connection to be closed", || world.service.ended() == 1);
-    assert!(succeeds(&mut client, "books.1"));
-    assert_eq!(world.service.connections(), 2);
-}
-
-#[test]
-fn names_are_resolved() {
-    let world = World::new(|service| {
-        let url = format!("http://localhost:{}/x", service.port);
-        let books = json!({ "require_authentication": false, "before_subscribe": url });
-        json!({ "SERVICES": { "books": books } })
-    });
-    let mut client = world.client();
-    assert!(succeeds(&mut client, "books.1"));
-    let host = format!("localhost:{}", world.service.port);
-    assert_eq!(world.service.all()[0].head.header("Host"), Some(host.as_str()));
-}
-
-// The queue.
-
-/// Services `slow` and `quick` at one origin, with little room.
-fn slow_and_quick(http: Value) -> World {
-    World::new(|service| {
-        let open = |path: &str| {
-            json!({
-                "require_authentication": false, "before_subscribe": service.url(path),
-            })
-        };
-        json!({ "SERVICES": { "slow": open("/slow"), "quick": open("/quick") }, "HTTP": http })
-    })
-}
-
-#[test]
-fn a_stalled_service_delays_no_other_at_the_same_origin() {
-    let world = slow_and_quick(json!({ "max_connections_per_host": 2 }));
-    let gate = world.service.hold("/slow");
-    let mut stalled: Vec<Client> = (0..6).map(|_| world.client()).collect();
-    for client in &mut stalled {
-        client.send(&subscribe("slow.1"));
-    }
-    world.service.wait("/slow", 2);
-    let mut client = world.client();
-    for _ in 0..3 {
-        assert!(succeeds(&mut client, "quick.1"));
-    }
-    assert_eq!(world.service.requests("/slow").len(), 2, "no more at a time");
-    gate.open();
-    for client in &mut stalled {
-        assert_eq!(client.recv()["status"], "ok");
-    }
-}
-
-#[test]
-fn calls_wait_in_order_and_past_the_limit_they_fail() {
-    let http = json!({ "max_connections_per_host": 1, "max_queued_per_host": 2, "tries": 2 });
-    let world = slow_and_quick(http);
-    let gate = world.service.hold("/slow");
-    let mut clients: Vec<Client> = (0..3).map(|_| world.client()).collect();
-    for (number, client) in clients.iter_mut().enumerate() {
-        client.send(&subscribe(&format!("slow.{number}")));
-        // In this order.
-        client.expect_still();
-        if number == 0 {
-            world.service.wait("/slow", 1);
-        }
-    }
-    let mut late = world.client();
-    assert_eq!(late.ask(&subscribe("slow.3"))["error"], "Service unavailable.");
-    gate.open();
-    for client in &mut clients {
-        assert_eq!(client.recv()["status"], "ok");
-    }
-    let order: Vec<String> =
-        world.service.requests("/slow").iter().map(Request::subscription).collect();
-    assert_eq!(order, ["slow.0", "slow.1", "slow.2"]);
-}
-
-#[test]
-fn unsubscribe_callbacks_are_queued_past_the_limit() {
-    let world = World::new(|service| {
-        let hooks = ["before_unsubscribe", "on_unsubscribe"];
-        let http = json!({ "max_connections_per_host": 1, "max_queued_per_host": 1 });
-        json!({ "SERVICES": { "books": service.hooks(&hooks) }, "HTTP": http })
-    });
-    let gate = world.service.hold("/before_unsubscribe");
-    let mut clients: Vec<Client> = (0..5).map(|_| world.client()).collect();
-    for (number, client) in clients.iter_mut().enumerate() {
-        client.subscribe(&format!("books.{number}"));
-    }
-    for client in clients {
-        client.reset();
-    }
-    world.service.wait("/before_unsubscribe", 1);
-    gate.open();
-    world.service.wait("/on_unsubscribe", 5);
-    assert_eq!(world.service.all().len(), 10);
-}
-
-#[test]
-fn between_tries_others_are_served() {
-    let http = json!({ "max_connections_per_host": 1, "tries": 2, "wait": 0.3 });
-    let world = slow_and_quick(http);
-    world.service.on("/slow", |request| match request.subscription().as_str() {
-        "slow.bad" => Reply::Status(500),
-        _ => Reply::ok(),
-    });
-    let mut bad = world.client();
-    bad.send(&subscribe("slow.bad"));
-    world.service.wait("/slow", 1);
-    let mut good = world.client();
-    assert!(succeeds(&mut good, "slow.good"));
-    assert_eq!(bad.recv()["error"], "Service unavailable.");
-    let order: Vec<String> =
-        world.service.requests("/slow").iter().map(Request::subscription).collect();
-    assert_eq!(order, ["slow.bad", "slow.good", "slow.bad"]);
 }
 
 // Values.

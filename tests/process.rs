@@ -3,6 +3,7 @@
 //! - arguments: help, version, `--check`, what is wrong with a configuration
 //! - a start that fails
 //! - stopping: clients, callbacks, the second signal, the time-out
+//! - descriptors used up
 //! - SIGHUP
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -17,7 +18,7 @@ use support::client::{self, PING};
 use support::router::{base_config, run};
 use support::service::Reply;
 use support::wait::{TempDir, until_true};
-use support::{Client, Redis, Router, World, merge};
+use support::{Client, Redis, Router, Service, World, merge};
 
 // Arguments.
 
@@ -229,9 +230,10 @@ fn failing_callbacks_are_tried_again_while_stopping() {
     world.service.script("/on_unsubscribe", vec![Reply::Status(500), Reply::ok()]);
     let mut client = world.client();
     client.subscribe("books.1");
-    assert_eq!(world.router.stop(), Some(0));
-    assert_eq!(world.service.all().len(), 2);
+    world.router.signal("TERM");
     client.expect_close(1001);
+    assert_eq!(world.router.wait_exit(), Some(0));
+    assert_eq!(world.service.all().len(), 2);
 }
 
 #[test]
@@ -328,6 +330,38 @@ fn a_closed_stderr_and_sigpipe_end_nothing() {
     let mut client = router.client();
     client.expect_quiet();
     assert!(router.is_running());
+}
+
+// Descriptors.
+
+#[test]
+fn without_descriptors_accepting_rests_and_what_is_there_goes_on() {
+    let redis = Redis::start();
+    let service = Service::start();
+    let mut config = base_config(&redis);
+    let books = service.hooks(&["before_subscribe"]);
+    merge(&mut config, json!({ "SERVICES": { "books": books }, "LOG": { "level": "INFO" } }));
+    let mut router = Router::launch_with_descriptors(64, config);
+    assert!(router.wait_ready());
+    let mut client = router.client();
+    let crowd: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(("127.0.0.1", router.port)).unwrap()).collect();
+    router.wait_event("accepting paused");
+    // Callbacks and Redis have a reserve, and so has the metrics port.
+    client.subscribe("books.1");
+    redis.publish("books.1", r#"{"subscription":"books.1","data":1}"#);
+    assert_eq!(client.recv_data(), 1);
+    let cpu = |router: &Router| router.metric("process_cpu_seconds_total").unwrap();
+    let (began, before) = (Instant::now(), cpu(&router));
+    for _ in 0..50 {
+        client.expect_quiet();
+    }
+    let spent = cpu(&router) - before;
+    assert!(spent < 0.5 * began.elapsed().as_secs_f64() + 0.1, "{spent} s: it spins");
+    drop(crowd);
+    router.wait_event("accepting again");
+    router.client().subscribe("books.2");
+    assert!(router.log_lines().len() < 1_000, "a flood of lines");
 }
 
 // SIGHUP

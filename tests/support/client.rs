@@ -267,6 +267,13 @@ impl Client {
         message["data"].clone()
     }
 
+    /// The next messages are publications with these `data`.
+    #[track_caller]
+    pub fn expect_data(&mut self, expected: &[Value]) {
+        let got: Vec<Value> = expected.iter().map(|_| self.recv_data()).collect();
+        assert_eq!(got, expected);
+    }
+
     // Leaving.
 
     /// A closing handshake.

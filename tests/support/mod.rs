@@ -7,12 +7,14 @@
 //! - `http`: HTTP heads, as client and service need them
 //! - `client`: WebSocket clients
 //! - `router`: the program itself
+//! - `calling`: a world in which every subscribe is one call
 //!
 //! No test sleeps for a fixed time: it waits for what must happen, with a deadline. That something
 //! does not happen is shown by what would have come after it.
 #![allow(dead_code, reason = "every test file compiles all of this and uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+pub mod calling;
 pub mod client;
 pub mod http;
 pub mod redis;
@@ -57,6 +59,20 @@ impl World {
         Client::connect(self.router.port)
     }
 
+    /// A client with a subscription.
+    pub fn reader(&self, subscription: &str) -> Client {
+        let mut client = self.client();
+        client.subscribe(subscription);
+        client
+    }
+
+    /// No message has come since, as one published now shows.
+    #[track_caller]
+    pub fn expect_no_message(&self, client: &mut Client, subscription: &str) {
+        self.publish(subscription, json!("and then"));
+        assert_eq!(client.recv_data(), "and then");
+    }
+
     /// Publishes `data` as a service does: on the channel of the subscription that it names.
     pub fn publish(&self, subscription: &str, data: Value) {
         let message = json!({ "subscription": subscription, "data": data });
@@ -73,6 +89,23 @@ pub const SESSION_HOOKS: [&str; 6] = [
     "before_unsubscribe",
     "on_unsubscribe",
 ];
+
+// Events and their answers.
+
+pub fn subscribe(subscription: &str) -> Value {
+    json!({ "event": "subscribe", "subscription": subscription })
+}
+
+pub fn unsubscribe(subscription: &str) -> Value {
+    json!({ "event": "unsubscribe", "subscription": subscription })
+}
+
+/// An answer to a subscription event.
+pub fn answer(event: &str, subscription: &str, further: Value) -> Value {
+    let mut answer = json!({ "event": event, "subscription": subscription });
+    merge(&mut answer, further);
+    answer
+}
 
 /// Lays `over` on `base`: objects are merged, everything else is replaced.
 pub fn merge(base: &mut Value, over: Value) {

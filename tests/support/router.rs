@@ -54,15 +54,32 @@ impl Router {
         panic!("no free port for the metrics");
     }
 
+    /// A router with a Redis of its own.
+    #[track_caller]
+    pub fn alone(config: Value) -> (Router, Redis) {
+        let redis = Redis::start();
+        (Router::start(&redis, config), redis)
+    }
+
     /// Starts a router on this configuration plus a metrics port, without waiting for anything.
-    pub fn launch(mut config: Value) -> Router {
+    pub fn launch(config: Value) -> Router {
+        Router::launch_by(Command::new(BINARY), config)
+    }
+
+    /// With no more than this number of descriptors.
+    pub fn launch_with_descriptors(descriptors: usize, config: Value) -> Router {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""), BINARY]);
+        Router::launch_by(command, config)
+    }
+
+    fn launch_by(mut command: Command, mut config: Value) -> Router {
         let metrics_port = free_port();
         let metrics = json!({ "prometheus": { "host": "127.0.0.1", "port": metrics_port } });
         merge(&mut config, json!({ "METRICS": metrics }));
         let dir = TempDir::new();
         let path = dir.path().join("config.json");
         std::fs::write(&path, config.to_string()).unwrap();
-        let mut command = Command::new(BINARY);
         command.arg("-c").arg(&path);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();

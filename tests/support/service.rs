@@ -38,6 +38,14 @@ impl Reply {
         Reply::Json(value.to_string())
     }
 
+    pub fn raw(text: &str) -> Reply {
+        Reply::Raw(text.as_bytes().to_vec())
+    }
+
+    pub fn raw_then_close(text: &str) -> Reply {
+        Reply::RawThenClose(text.as_bytes().to_vec())
+    }
+
     /// An answer with headers of one's own; Content-Length is added.
     pub fn with(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
         let mut text = format!("HTTP/1.1 {status} Answer\r\nContent-Length: {}\r\n", body.len());
@@ -165,6 +173,12 @@ impl Service {
     /// The paths in the order of arrival.
     pub fn paths(&self) -> Vec<String> {
         self.all().into_iter().map(|request| request.path).collect()
+    }
+
+    /// The callbacks in the order of arrival, as `hook subscription`.
+    pub fn calls(&self) -> Vec<String> {
+        let call = |request: Request| format!("{} {}", &request.path[1..], request.subscription());
+        self.all().into_iter().map(call).collect()
     }
 
     /// Waits until `count` requests or more have come to the path.
