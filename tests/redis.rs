@@ -149,7 +149,8 @@ fn three_readers(world: &World) -> Vec<Client> {
 
 /// Clients are served again, with all that belongs to it.
 #[track_caller]
-fn expect_recovered(world: &World) {
+/// Gives the client that was served: while it lives, its channel stays.
+fn expect_recovered(world: &World) -> Client {
     world.router.wait_readyz(200);
     let mut client = world.client();
     client.subscribe("books.new");
@@ -157,6 +158,7 @@ fn expect_recovered(world: &World) {
     world.publish("books.new", json!("back"));
     assert_eq!(client.recv_data(), "back");
     assert_eq!(world.router.metric("socketshark_service_state"), Some(1.0));
+    client
 }
 
 #[test]
@@ -355,7 +357,7 @@ fn losing_the_second_is_losing_redis() {
     world.router.wait_readyz(503);
     assert!(world.router.is_refusing(), "handshakes are refused");
     alt.restart();
-    expect_recovered(&world);
+    let _reader = expect_recovered(&world);
     assert_eq!(alt.channels(), ["alt:books.new"]);
     assert_eq!(world.redis.channels(), ["books.new"]);
 }

@@ -175,11 +175,9 @@ impl Sockets {
         let conn = self.find(token)?;
         let socket = self.sockets.get_mut(conn)?;
         if socket.dialling {
-            if let Some(result) = dialled(&socket.stream) {
-                socket.dialling = false;
-                self.dialled.push_back((conn, result));
-            }
-            return None;
+            let result = dialled(&socket.stream)?;
+            socket.dialling = false;
+            self.dialled.push_back((conn, result));
         }
         socket.peer_closed |= event.is_read_closed() || event.is_error();
         if event.is_readable() || socket.peer_closed {
