@@ -18,7 +18,7 @@ use support::client::{self, PING};
 use support::router::{base_config, run};
 use support::service::Reply;
 use support::wait::{TempDir, until_true};
-use support::{Client, Redis, Router, Service, World, merge};
+use support::{Client, Redis, Router, Service, World, merge, subscribe, unsubscribe};
 
 // Arguments.
 
@@ -432,6 +432,25 @@ fn a_bad_configuration_changes_nothing() {
     client.expect_quiet();
     assert_eq!(world.service.requests("/on_message").len(), 1);
     world.client().subscribe("books.2");
+}
+
+#[test]
+fn subscriptions_outlive_their_service() {
+    let world = World::books(&["on_message", "on_unsubscribe"]);
+    let mut client = world.reader("books.1");
+    world.router.rewrite_config(|config| config["SERVICES"] = json!({}));
+    reload(&world.router, "info");
+    world.publish("books.1", json!(1));
+    assert_eq!(client.recv_data(), 1);
+    client.send(&json!({ "event": "message", "subscription": "books.1" }));
+    client.recv_until_quiet();
+    client.send(&unsubscribe("books.1"));
+    client.recv_until_quiet();
+    let second = client.ask(&subscribe("books.2"));
+    assert_eq!(second["error"], "Invalid service.");
+    client.close(1000);
+    world.router.wait_metric("socketshark_connection_count", 0.0);
+    world.redis.wait_channels(&[]);
 }
 
 #[test]

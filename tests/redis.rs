@@ -4,7 +4,7 @@
 //! - losing it: every way, and what clients and services see
 //! - coming back; or shutting down
 //! - a second Redis
-//! - Redis refusing a channel
+//! - Redis refusing a channel, or taking its time
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use support::redis::Resp;
 use support::router::base_config;
 use support::wait::{free_port, until, until_true};
-use support::{Client, Redis, Router, Service, World, client, http, merge};
+use support::{Client, Redis, Router, Service, World, client, http, merge, subscribe};
 
 const QUICK_PINGS: [f64; 2] = [0.2, 0.3];
 
@@ -424,4 +424,69 @@ fn a_channel_that_redis_refuses_hits_nobody_else() {
         |line: &Value| line.to_string().contains("films.1") && line.to_string().contains("NOPERM");
     until("a log line with Redis' reason", || router.log_lines().into_iter().find(named));
     assert_eq!(http::get(router.metrics_port, "/readyz").0.status(), 200);
+}
+
+#[test]
+fn a_channel_that_only_one_redis_refuses_is_left_at_the_other() {
+    let alt = Redis::start();
+    alt.command(&["ACL", "SETUSER", "picky", "on", ">pw", "allcommands", "resetchannels"]);
+    let world = World::new(|service| {
+        json!({
+            "SERVICES": { "books": service.hooks(&["before_subscribe"]) },
+            "REDIS_ALT": {
+                "host": "127.0.0.1", "port": alt.port, "username": "picky", "password": "pw",
+            },
+        })
+    });
+    // Two at once, and then one more.
+    let mut clients = [world.client(), world.client()];
+    for client in &mut clients {
+        client.send(&subscribe("books.1"));
+    }
+    for client in &mut clients {
+        assert_eq!(client.recv()["error"], "Service unavailable.");
+    }
+    assert_eq!(clients[0].ask(&subscribe("books.1"))["error"], "Service unavailable.");
+    world.redis.wait_channels(&[]);
+    assert!(world.service.all().is_empty());
+    alt.command(&["ACL", "SETUSER", "picky", "allchannels"]);
+    clients[0].subscribe("books.1");
+}
+
+// Slow confirmations.
+
+#[test]
+fn a_subscribe_waits_for_redis() {
+    let world = World::books(&["authorizer", "before_subscribe"]);
+    let mut client = world.client();
+    let mut other = world.client();
+    world.redis.freeze();
+    client.send(&subscribe("books.1"));
+    other.send(&subscribe("books.1"));
+    world.service.wait("/authorizer", 2);
+    client.expect_still();
+    assert!(world.service.requests("/before_subscribe").is_empty());
+    world.redis.thaw();
+    for client in [&mut client, &mut other] {
+        assert_eq!(client.recv()["status"], "ok");
+    }
+    world.publish("books.1", json!(1));
+    assert_eq!(client.recv_data(), 1);
+    assert_eq!(other.recv_data(), 1);
+}
+
+#[test]
+fn clients_that_leave_while_redis_is_waited_for_leave_nothing() {
+    let hooks = ["authorizer", "before_subscribe", "on_subscribe", "on_unsubscribe"];
+    let world = World::books(&hooks);
+    let mut client = world.client();
+    world.redis.freeze();
+    client.send(&subscribe("books.1"));
+    world.service.wait("/authorizer", 1);
+    client.expect_still();
+    client.reset();
+    world.router.wait_event("connection closed");
+    world.redis.thaw();
+    world.service.wait_paths(&hooks.map(|hook| format!("/{hook}")).each_ref().map(|path| &**path));
+    world.redis.wait_channels(&[]);
 }

@@ -228,7 +228,17 @@ impl Client {
         self.expect(&json!({ "event": "pong", "data": data }));
     }
 
-    /// The same by a protocol ping, which is answered while an event waits for its callback.
+    /// Reads past whatever is on its way.
+    #[track_caller]
+    pub fn recv_until_quiet(&mut self) {
+        self.barriers += 1;
+        let data = format!("barrier {}", self.barriers);
+        self.send(&json!({ "event": "ping", "data": data }));
+        while self.recv()["data"] != json!(data) {}
+    }
+
+    /// Nothing else is on its way, shown by a protocol ping, which is answered while an event waits
+    /// for its callback.
     #[track_caller]
     pub fn expect_still(&mut self) {
         self.barriers += 1;

@@ -141,6 +141,20 @@ impl Router {
         signal(self.pid(), name);
     }
 
+    /// Stops the process without ending it: what comes meanwhile, it will find all at once.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let path = format!("/proc/{}/stat", self.pid());
+        until("the router to stand still", || {
+            let stat = std::fs::read_to_string(&path).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with('T').then_some(())
+        });
+    }
+
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
     /// Waits for the end and gives the exit status. By then the log is complete.
     #[track_caller]
     pub fn wait_exit(&mut self) -> Option<i32> {
