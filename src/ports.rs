@@ -31,6 +31,8 @@ pub enum Output {
     Connect { conn: ConnId, to: SocketAddr },
     /// After all that waits is written, shut the socket down for writing.
     HalfClose(ConnId),
+    /// Acknowledge what has come: the peer may wait for that with the rest of what it has to say.
+    Acknowledge(ConnId),
     /// Close the socket at once; what waits is dropped and the id is dead already.
     Close(ConnId),
     /// The connection is ready to take input again (`Engine::wants_read` was false).

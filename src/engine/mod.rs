@@ -150,6 +150,8 @@ impl Engine {
     pub fn accept(&mut self, now: Now, door: Door, peer: SocketAddr) -> Option<ConnId> {
         self.set_now(now);
         match door {
+            // The port is being closed: a handshake would only delay the end.
+            Door::Clients if self.is_stopping() => None,
             Door::Clients => Some(self.accept_client(peer)),
             Door::Metrics => self.accept_scrape(),
         }

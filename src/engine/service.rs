@@ -42,6 +42,10 @@ impl Engine {
         self.state == State::Serving
     }
 
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.state, State::Stopping | State::Over)
+    }
+
     /// Why clients are not served; `None`: they are.
     pub(super) fn unready(&self) -> Option<&'static str> {
         match self.state {

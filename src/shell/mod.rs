@@ -289,6 +289,7 @@ impl Shell {
                     }
                 }
                 Output::HalfClose(conn) => self.sockets.half_close(conn, &self.engine),
+                Output::Acknowledge(conn) => self.sockets.acknowledge(conn),
                 Output::Close(conn) => self.sockets.close(conn, self.poll.registry()),
                 Output::Resume(conn) => self.sockets.resume(conn),
                 Output::Resolve(host) => self.resolver.ask(&host),

@@ -264,6 +264,13 @@ impl Sockets {
         }
     }
 
+    /// Sends the acknowledgement of what was read without the usual delay.
+    pub fn acknowledge(&mut self, conn: ConnId) {
+        if let Some(socket) = self.sockets.get(conn) {
+            quick_acknowledge(&socket.stream);
+        }
+    }
+
     // ----------------------------------------------------------------- writing
 
     /// Writes what waits, within a turn's budget.
@@ -323,6 +330,16 @@ impl Sockets {
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+fn quick_acknowledge(stream: &TcpStream) {
+    // Where it fails, the kernel takes its time.
+    let _ = socket2::SockRef::from(stream).set_tcp_quickack(true);
+}
+
+/// Elsewhere there is no such option.
+#[cfg(not(target_os = "linux"))]
+fn quick_acknowledge(_stream: &TcpStream) {}
 
 fn token_of(conn: ConnId) -> Token {
     Token(conn.index() | ((conn.generation() as usize) << INDEX_BITS))

@@ -20,7 +20,7 @@ use crate::log::Log;
 use crate::message::{Answer, Call, Hook, Owner};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::ports::Ports;
+use crate::ports::{Output, Ports};
 use crate::time::{Instant, Now};
 use crate::wire::http::Rules;
 
@@ -115,6 +115,11 @@ impl Calls {
         };
         let unsent = ctx.ports.mail.outbox(conn).map_or(0, Outbox::bytes);
         let heard = callback.received(bytes, unsent, rules);
+        if matches!(heard, Heard::Nothing) {
+            // A service that writes head and body apart holds the body back until the head is
+            // acknowledged (Nagle's algorithm), which the kernel would put off by 40 ms.
+            ctx.ports.ask(Output::Acknowledge(conn));
+        }
         self.heard(conn, heard, ctx);
     }
 

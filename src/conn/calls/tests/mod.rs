@@ -93,6 +93,7 @@ impl World {
             match output {
                 Output::Connect { conn, to } => dialled.push((conn, to.to_string())),
                 Output::Close(conn) => dialled.retain(|(dialled, _)| *dialled != conn),
+                Output::Acknowledge(_) => {}
                 other => panic!("{other:?}"),
             }
         }
