@@ -1,6 +1,7 @@
 //! The command line: what to run, and the exit status.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,9 +12,13 @@ SocketShark, a WebSocket message router.
 
   socketshark -c FILE            run the router
   socketshark --check -c FILE    validate the configuration, open nothing
+  socketshark client-js          print a client for browsers and Node: one ES module
   socketshark --version
   socketshark --help
 ";
+
+/// A client as one ES module without dependencies.
+const CLIENT_JS: &str = include_str!("demo/socketshark.js");
 
 /// What the command line asks for.
 enum Task {
@@ -24,10 +29,10 @@ enum Task {
 
 fn main() -> ExitCode {
     match parse(std::env::args_os()) {
-        Ok(Task::Print(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(Task::Print(text)) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&[format!("standard output: {error}")], 1),
+        },
         Ok(Task::Check(path)) => match shell::load(&path) {
             Ok(_) => ExitCode::SUCCESS,
             Err(problems) => fail(&problems, 2),
@@ -51,7 +56,7 @@ fn fail(problems: &[String], status: u8) -> ExitCode {
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
-    use lexopt::prelude::{Long, Short};
+    use lexopt::prelude::{Long, Short, Value};
     let mut parser = lexopt::Parser::from_iter(arguments);
     let (mut file, mut check) = (None, false);
     while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
@@ -68,6 +73,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, String> 
                 let version = env!("CARGO_PKG_VERSION");
                 return Ok(Task::Print(format!("socketshark {version}\n")));
             }
+            Value(word) if word == "client-js" => return Ok(Task::Print(CLIENT_JS.to_owned())),
             other => return Err(other.unexpected().to_string()),
         }
     }
