@@ -273,12 +273,11 @@ fn assert_is_response(bytes: &[u8]) {
     assert!(parsed.is_ok_and(|parsed| parsed.is_complete()), "{}", bytes.escape_ascii());
 }
 
-/// The same events and fault in all cuts; no more text than came; a text that is written and
-/// sent back arrives as it was.
+/// The same events and fault in all cuts; no more in messages than came; a text that is written
+/// and sent back arrives as it was.
 pub fn ws(data: &[u8]) {
     let (events, _) = in_all_cuts(data, ws_events);
-    let texts = events.iter().filter_map(text);
-    assert!(texts.map(str::len).sum::<usize>() <= data.len());
+    assert!(events.iter().map(message_len).sum::<usize>() <= data.len());
     let lossy: Cow<'_, str> = String::from_utf8_lossy(data);
     let sent = ws::encode_text(&lossy);
     let (echoed, fault) = ws_events(&[&masked(&sent)]);
@@ -291,6 +290,14 @@ pub fn ws(data: &[u8]) {
 
 fn text(event: &Event) -> Option<&str> {
     if let Event::Text(text) = event { Some(text) } else { None }
+}
+
+fn message_len(event: &Event) -> usize {
+    match event {
+        Event::Text(text) => text.len(),
+        Event::Binary(bytes) => bytes.len(),
+        Event::Ping(_) | Event::Pong(_) | Event::Close(_) => 0,
+    }
 }
 
 /// Events up to a fault or the peer's Close, after which nothing counts.

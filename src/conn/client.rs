@@ -23,7 +23,7 @@ use crate::outbox::{Frame, Outbox, TooSlow};
 use crate::ports::{Output, Ports};
 use crate::time::{Instant, Now};
 use crate::wire::upgrade::{self, Head, Refusal};
-use crate::wire::ws::{self, Codec, Contexts, Event, Fault, Text};
+use crate::wire::ws::{self, Binary, Codec, Contexts, Event, Fault, Text};
 
 /// A Close without a code, and none at all: values that never go over the wire (RFC 6455,
 /// section 7.4.1).
@@ -49,10 +49,10 @@ pub enum Heard {
     /// A handshake in order, from this address: `Client::admit` or `Client::refuse` it before
     /// anything else.
     Request { address: IpAddr },
-    /// A message; copy what outlives the turn.
+    /// A text message; copy what outlives the turn.
     Text(Text),
-    /// A message that cannot be JSON: binary and not UTF-8.
-    NotText,
+    /// A binary message, likewise.
+    Binary(Binary),
     /// The session is over; told once for each admitted client, unless the engine closed it.
     Gone(Gone),
 }
@@ -465,7 +465,7 @@ impl Open {
             match self.codec.next(input, bytes_max, ctx.contexts) {
                 Ok(None) => break Ok(None),
                 Ok(Some(Event::Text(text))) => break Ok(Some(Heard::Text(text))),
-                Ok(Some(Event::NotText)) => break Ok(Some(Heard::NotText)),
+                Ok(Some(Event::Binary(bytes))) => break Ok(Some(Heard::Binary(bytes))),
                 Ok(Some(Event::Ping(payload))) => ws::push_pong(&mut pongs, &payload),
                 Ok(Some(Event::Pong(payload))) => self.pong(&payload, ctx),
                 Ok(Some(Event::Close(code))) => break Err(End::Close(code)),

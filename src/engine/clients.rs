@@ -104,8 +104,8 @@ impl Engine {
             let text = match &heard {
                 None => break,
                 Some(Heard::Text(text)) => text,
-                // No JSON either: it takes its turn like anything that is none.
-                Some(Heard::NotText) => "",
+                // JSON in binary counts. What is not UTF-8 is no JSON: it takes its turn as such.
+                Some(Heard::Binary(bytes)) => std::str::from_utf8(bytes).unwrap_or_default(),
                 Some(Heard::Request { address }) => {
                     self.admit(conn, *address);
                     continue;
