@@ -1,11 +1,119 @@
-//! What the core asks of the shell, and the register of connections it asks for.
+//! Where the core meets the shell: what is reported, what is asked for, and the register of the
+//! connections that all of it is about.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use crate::arena::{Arena, ConnId, ConnTag};
-use crate::outbox::Mail;
+use crate::config::Config;
+use crate::log::Log;
+use crate::metrics::{Metrics, ProcessFigures};
+use crate::outbox::{Mail, Outbox};
+use crate::time::{Instant, Now};
+
+/// What the shell runs: the router's `Engine`, or whatever else is to live on the same loop. The
+/// loop is compiled for one core, so that none of these calls is dynamic.
+pub trait Core {
+    /// The loop begins.
+    fn start(&mut self, now: Now);
+
+    /// Registers a connection that was accepted. `None`: close it, there are too many.
+    fn accept(&mut self, now: Now, door: Door, peer: SocketAddr) -> Option<ConnId>;
+
+    /// Takes in what has happened.
+    fn handle(&mut self, now: Now, input: Input<'_>);
+
+    /// So much of an outbox was written, and the socket may take more.
+    fn written(&mut self, now: Now, conn: ConnId, bytes: usize);
+
+    /// So much was written, and the socket takes no more until `unblocked`.
+    fn blocked(&mut self, now: Now, conn: ConnId, bytes: usize);
+
+    /// When `Input::Tick` is due, at the latest.
+    fn next_deadline(&self) -> Option<Instant>;
+
+    /// False while what a peer sent before has to be dealt with first (back-pressure), and for a
+    /// connection that is closed.
+    fn wants_read(&self, conn: ConnId) -> bool;
+
+    /// The process's own figures, after `Output::Scrape`.
+    fn scrape(&mut self, _now: Now, _conn: ConnId, _figures: &ProcessFigures) {}
+
+    fn ports(&self) -> &Ports;
+    fn ports_mut(&mut self) -> &mut Ports;
+    fn log(&mut self) -> &mut Log;
+    fn metrics(&mut self) -> &mut Metrics;
+
+    /// What the shell is to do next.
+    fn poll(&mut self) -> Option<Output> {
+        self.ports_mut().poll()
+    }
+
+    /// What a connection is for.
+    fn kind(&self, conn: ConnId) -> Option<Kind> {
+        self.ports().kind(conn)
+    }
+
+    /// The next connection with replies to be written.
+    fn next_prompt(&mut self) -> Option<ConnId> {
+        self.ports_mut().mail.next_prompt()
+    }
+
+    /// The next connection with a message of a fan-out to be written.
+    fn next_bulk(&mut self) -> Option<ConnId> {
+        self.ports_mut().mail.next_bulk()
+    }
+
+    /// Whether an output waits to be obeyed or a connection to be written.
+    fn has_work(&self) -> bool {
+        self.ports().has_outputs() || self.ports().mail.has_work()
+    }
+
+    /// How many connections wait with messages of fan-outs.
+    fn backlog(&self) -> usize {
+        self.ports().mail.backlog()
+    }
+
+    fn outbox(&self, conn: ConnId) -> Option<&Outbox> {
+        self.ports().mail.outbox(conn)
+    }
+
+    /// A socket takes bytes again.
+    fn unblocked(&mut self, conn: ConnId) {
+        self.ports_mut().mail.unblocked(conn);
+    }
+}
+
+/// What the shell reports.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The client port is open at this address.
+    Listening(SocketAddr),
+    /// A dial has succeeded.
+    Connected(ConnId),
+    /// Bytes have come.
+    Received(ConnId, &'a [u8]),
+    /// The peer will send no more (FIN).
+    Ended(ConnId),
+    /// A dial has failed, or the connection has broken; in words.
+    Lost(ConnId, &'a str),
+    /// A name has been looked up.
+    Resolved(&'a str, Result<Vec<IpAddr>, String>),
+    /// Time has passed.
+    Tick,
+    /// The first time: end gracefully. The second time: end at once.
+    Stop,
+    /// The configuration file was read again.
+    Reload(Result<Box<Config>, Vec<String>>),
+}
+
+/// Where a connection was accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    Clients,
+    Metrics,
+}
 
 /// What a connection is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,11 +143,11 @@ pub enum Output {
     Acknowledge(ConnId),
     /// Close the socket at once; what waits is dropped and the id is dead already.
     Close(ConnId),
-    /// The connection is ready to take input again (`Engine::wants_read` was false).
+    /// The connection is ready to take input again (`Core::wants_read` was false).
     Resume(ConnId),
     /// Look a name up, then report `Input::Resolved`. Never an address literal.
     Resolve(Rc<str>),
-    /// Report the process's own figures by `Engine::scrape`.
+    /// Report the process's own figures by `Core::scrape`.
     Scrape(ConnId),
     /// End the process with this status.
     Exit(i32),

@@ -15,8 +15,8 @@ use crate::conn::redis::Link;
 use crate::conn::scrape::Scrape;
 use crate::log::Log;
 use crate::metrics::{Metrics, ProcessFigures, RedisMetrics};
-use crate::outbox::{Outbox, TooSlow};
-use crate::ports::{Kind, Output, Ports};
+use crate::outbox::TooSlow;
+use crate::ports::{Core, Door, Input, Kind, Ports};
 use crate::random::Random;
 use crate::route::{Asks, ChannelChange, Desk, Router};
 use crate::time::{Instant, Now, soonest};
@@ -30,36 +30,6 @@ mod service;
 use clients::ClientSlot;
 use links::Confirmations;
 use service::State;
-
-/// What the shell reports.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// The client port is open at this address.
-    Listening(SocketAddr),
-    /// A dial has succeeded.
-    Connected(ConnId),
-    /// Bytes have come.
-    Received(ConnId, &'a [u8]),
-    /// The peer will send no more (FIN).
-    Ended(ConnId),
-    /// A dial has failed, or the connection has broken; in words.
-    Lost(ConnId, &'a str),
-    /// A name has been looked up.
-    Resolved(&'a str, Result<Vec<IpAddr>, String>),
-    /// Time has passed.
-    Tick,
-    /// The first time: end gracefully. The second time: end at once.
-    Stop,
-    /// The configuration file was read again.
-    Reload(Result<Box<Config>, Vec<String>>),
-}
-
-/// Where a connection was accepted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Door {
-    Clients,
-    Metrics,
-}
 
 /// What the engine is started with besides its configuration.
 #[derive(Clone, Copy, Debug)]
@@ -145,9 +115,15 @@ impl Engine {
             asks: Asks::default(),
         }
     }
+}
 
-    /// Registers a connection that was accepted. `None`: close it, there are too many.
-    pub fn accept(&mut self, now: Now, door: Door, peer: SocketAddr) -> Option<ConnId> {
+impl Core for Engine {
+    fn start(&mut self, now: Now) {
+        self.set_now(now);
+        self.begin();
+    }
+
+    fn accept(&mut self, now: Now, door: Door, peer: SocketAddr) -> Option<ConnId> {
         self.set_now(now);
         match door {
             // The port is being closed: a handshake would only delay the end.
@@ -157,8 +133,7 @@ impl Engine {
         }
     }
 
-    /// Takes in what has happened.
-    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+    fn handle(&mut self, now: Now, input: Input<'_>) {
         self.set_now(now);
         match input {
             Input::Listening(address) => self.listening(address),
@@ -174,77 +149,14 @@ impl Engine {
         self.settle();
     }
 
-    /// What the shell is to do next.
-    pub fn poll(&mut self) -> Option<Output> {
-        self.ports.poll()
-    }
-
-    /// When `Input::Tick` is due, at the latest.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let links = self.links.iter().map(Link::next_deadline).fold(None, soonest);
-        soonest(soonest(self.timers.next_deadline(), self.calls.next_deadline()), links)
-    }
-
-    /// False while what a client sent before has to be dealt with first (back-pressure), and for
-    /// a connection that is closed.
-    pub fn wants_read(&self, conn: ConnId) -> bool {
-        match self.ports.kind(conn) {
-            Some(Kind::Client) => {
-                self.clients.get(conn).is_none_or(|slot| slot.client.wants_read())
-            }
-            kind => kind.is_some(),
-        }
-    }
-
-    /// What a connection is for.
-    pub fn kind(&self, conn: ConnId) -> Option<Kind> {
-        self.ports.kind(conn)
-    }
-
-    pub fn log(&mut self) -> &mut Log {
-        &mut self.log
-    }
-
-    pub fn metrics(&mut self) -> &mut Metrics {
-        &mut self.metrics
-    }
-
-    // ---------------------------------------------------------------- writing
-
-    /// The next connection with replies to be written.
-    pub fn next_prompt(&mut self) -> Option<ConnId> {
-        self.ports.mail.next_prompt()
-    }
-
-    /// The next connection with a message of a fan-out to be written.
-    pub fn next_bulk(&mut self) -> Option<ConnId> {
-        self.ports.mail.next_bulk()
-    }
-
-    /// Whether an output waits to be obeyed or a connection to be written.
-    pub fn has_work(&self) -> bool {
-        self.ports.has_outputs() || self.ports.mail.has_work()
-    }
-
-    /// How many connections wait with messages of fan-outs.
-    pub fn backlog(&self) -> usize {
-        self.ports.mail.backlog()
-    }
-
-    pub fn outbox(&self, conn: ConnId) -> Option<&Outbox> {
-        self.ports.mail.outbox(conn)
-    }
-
-    /// So much of an outbox was written, and the socket may take more.
-    pub fn written(&mut self, now: Now, conn: ConnId, bytes: usize) {
+    fn written(&mut self, now: Now, conn: ConnId, bytes: usize) {
         self.set_now(now);
         self.count_sent(conn, bytes);
         self.ports.mail.written(conn, bytes);
         self.flushed(conn);
     }
 
-    /// So much was written, and the socket takes no more until `unblocked`.
-    pub fn blocked(&mut self, now: Now, conn: ConnId, bytes: usize) {
+    fn blocked(&mut self, now: Now, conn: ConnId, bytes: usize) {
         self.set_now(now);
         self.count_sent(conn, bytes);
         let result = self.ports.mail.blocked(conn, bytes);
@@ -255,11 +167,44 @@ impl Engine {
         }
     }
 
-    /// A socket takes bytes again.
-    pub fn unblocked(&mut self, conn: ConnId) {
-        self.ports.mail.unblocked(conn);
+    fn next_deadline(&self) -> Option<Instant> {
+        let links = self.links.iter().map(Link::next_deadline).fold(None, soonest);
+        soonest(soonest(self.timers.next_deadline(), self.calls.next_deadline()), links)
     }
 
+    fn wants_read(&self, conn: ConnId) -> bool {
+        match self.ports.kind(conn) {
+            Some(Kind::Client) => {
+                self.clients.get(conn).is_none_or(|slot| slot.client.wants_read())
+            }
+            kind => kind.is_some(),
+        }
+    }
+
+    fn scrape(&mut self, now: Now, conn: ConnId, figures: &ProcessFigures) {
+        self.set_now(now);
+        self.answer_scrape(conn, figures);
+        self.settle();
+    }
+
+    fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    fn ports_mut(&mut self) -> &mut Ports {
+        &mut self.ports
+    }
+
+    fn log(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    fn metrics(&mut self) -> &mut Metrics {
+        &mut self.metrics
+    }
+}
+
+impl Engine {
     fn count_sent(&mut self, conn: ConnId, bytes: usize) {
         if self.ports.kind(conn) == Some(Kind::Client) {
             self.metrics.bytes_sent += bytes as u64;
@@ -416,13 +361,6 @@ impl Engine {
     /// The channels that the router reads at Redis.
     pub fn channels(&self) -> Vec<&str> {
         self.router.channels().collect()
-    }
-
-    /// Answers a request for the metrics with the process's own figures.
-    pub fn scrape(&mut self, now: Now, conn: ConnId, figures: &ProcessFigures) {
-        self.set_now(now);
-        self.answer_scrape(conn, figures);
-        self.settle();
     }
 }
 

@@ -9,7 +9,6 @@ use crate::config::{Config, Level, OnDisconnect, changes_needing_restart};
 use crate::message::close_code;
 use crate::ports::Output;
 use crate::route::Desk;
-use crate::time::Now;
 use crate::timers::Timer;
 
 /// Where the service stands.
@@ -29,8 +28,7 @@ pub(super) enum State {
 
 impl Engine {
     /// Begins: connects to every Redis.
-    pub fn start(&mut self, now: Now) {
-        self.set_now(now);
+    pub(super) fn begin(&mut self) {
         let redis = std::iter::once(&self.config.redis).chain(&self.config.redis_alt);
         let longest = redis.map(|redis| redis.connect_timeout).max().unwrap_or(Duration::ZERO);
         self.timers.set(self.now.mono.after(longest), Timer::Start);

@@ -1,8 +1,8 @@
 //! The only room with system calls: one thread, one poll, all sockets.
 //!
 //! A turn of the loop: (1) wait until something is ready or due; (2) read the clock, once;
-//! (3) accept, then read each ready socket within a budget and hand its bytes to the engine;
-//! (4) tell the engine the time; (5) obey its outputs; (6) write each connection that has
+//! (3) accept, then read each ready socket within a budget and hand its bytes to the core;
+//! (4) tell the core the time; (5) obey its outputs; (6) write each connection that has
 //! something new, once, and let only a bounded part of a fan-out go before the next turn.
 //! What is over a budget stays queued, and the next wait is none.
 
@@ -15,9 +15,9 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::arena::ConnId;
 use crate::config::{self, Config, Level};
-use crate::engine::{Door, Engine, Input, Setup};
+use crate::engine::{Engine, Setup};
 use crate::limits::{ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, READ_BYTES_PER_TURN, SCRATCH_BYTES};
-use crate::ports::{Kind, Output};
+use crate::ports::{Core, Door, Input, Kind, Output};
 use crate::time::{Now, soonest};
 
 mod clock;
@@ -62,8 +62,21 @@ pub fn load(path: &Path) -> Result<Config, Vec<String>> {
 /// # Errors
 /// What the system refused: a port that is taken, no poll.
 pub fn run(path: &Path, config: Config) -> Result<i32, String> {
-    let mut shell = Shell::open(path, config)?;
-    shell.engine.start(shell.now);
+    let config = Rc::new(config);
+    let setup =
+        Setup { seed: clock::seed(), pid: std::process::id(), terminal: stderr::is_terminal() };
+    let engine = Engine::new(config.clone(), setup);
+    drive(engine, config, Some(path))
+}
+
+/// Runs a core until it asks to exit; gives the exit status. The configuration says where clients
+/// and metrics come in; its file, if there is one, is read again on SIGHUP.
+///
+/// # Errors
+/// What the system refused: a port that is taken, no poll.
+pub fn drive(core: impl Core, config: Rc<Config>, path: Option<&Path>) -> Result<i32, String> {
+    let mut shell = Shell::open(core, config, path)?;
+    shell.core.start(shell.now);
     loop {
         if let Some(status) = shell.obey()? {
             shell.write_log();
@@ -76,10 +89,11 @@ pub fn run(path: &Path, config: Config) -> Result<i32, String> {
     }
 }
 
-struct Shell {
-    path: PathBuf,
+struct Shell<C> {
+    /// Read again on SIGHUP.
+    path: Option<PathBuf>,
     config: Rc<Config>,
-    engine: Engine,
+    core: C,
     poll: Poll,
     events: Events,
     sockets: Sockets,
@@ -95,8 +109,8 @@ struct Shell {
     scratch: Vec<u8>,
 }
 
-impl Shell {
-    fn open(path: &Path, config: Config) -> Result<Shell, String> {
+impl<C: Core> Shell<C> {
+    fn open(mut core: C, config: Rc<Config>, path: Option<&Path>) -> Result<Shell<C>, String> {
         let descriptors = sockets::raise_descriptor_limit();
         let poll = Poll::new().map_err(|error| format!("cannot poll: {error}"))?;
         let signals = Signals::new(poll.registry(), SIGNALS)
@@ -107,20 +121,16 @@ impl Shell {
         if let Some(prometheus) = &config.metrics.prometheus {
             metrics.open(&prometheus.host, prometheus.port, false, poll.registry())?;
         }
-        let config = Rc::new(config);
         let clock = Clock::new();
-        let setup =
-            Setup { seed: clock::seed(), pid: std::process::id(), terminal: stderr::is_terminal() };
-        let mut engine = Engine::new(config.clone(), setup);
         let now = clock.now();
         if let Some(address) = metrics.address() {
-            let line = engine.log().at(now, Level::Info, "metrics port open");
+            let line = core.log().at(now, Level::Info, "metrics port open");
             drop(line.display("host", address.ip()).number("port", address.port().into()));
         }
         Ok(Shell {
-            path: path.to_owned(),
+            path: path.map(Path::to_owned),
             config,
-            engine,
+            core,
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             sockets: Sockets::new(descriptors),
@@ -138,11 +148,11 @@ impl Shell {
 
     /// Waits, and takes in what has happened.
     fn turn(&mut self) -> Result<(), String> {
-        let busy = self.engine.has_work()
+        let busy = self.core.has_work()
             || self.sockets.has_readable()
             || (self.clients.is_ready() && self.sockets.has_room_for(Door::Clients))
             || (self.metrics.is_ready() && self.sockets.has_room_for(Door::Metrics));
-        let deadline = soonest(self.engine.next_deadline(), self.sockets.rests_until());
+        let deadline = soonest(self.core.next_deadline(), self.sockets.rests_until());
         let timeout = if busy { Some(Duration::ZERO) } else { self.clock.until(deadline) };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
@@ -154,9 +164,9 @@ impl Shell {
         self.take_events();
         self.accept();
         self.read()?;
-        self.engine.handle(self.now, Input::Tick);
+        self.core.handle(self.now, Input::Tick);
         let took = self.clock.now().mono.since(self.now.mono);
-        self.engine.metrics().turns.observe(took);
+        self.core.metrics().turns.observe(took);
         Ok(())
     }
 
@@ -170,29 +180,30 @@ impl Shell {
                 token if self.metrics.owns(token) => self.metrics.set_ready(),
                 token => {
                     if let Some(conn) = self.sockets.note(event, token) {
-                        self.engine.unblocked(conn);
+                        self.core.unblocked(conn);
                     }
                 }
             }
         }
         if woken {
             while let Some((host, result)) = self.resolver.take() {
-                self.engine.handle(self.now, Input::Resolved(&host, result));
+                self.core.handle(self.now, Input::Resolved(&host, result));
             }
         }
         if signalled {
             for signal in self.signals.take() {
-                let input = match signal {
-                    Signal::Stop => Input::Stop,
-                    Signal::Reload => Input::Reload(load(&self.path).map(Box::new)),
+                let input = match (signal, &self.path) {
+                    (Signal::Stop, _) => Input::Stop,
+                    (Signal::Reload, Some(path)) => Input::Reload(load(path).map(Box::new)),
+                    (Signal::Reload, None) => continue,
                 };
-                self.engine.handle(self.now, input);
+                self.core.handle(self.now, input);
             }
         }
         while let Some((conn, result)) = self.sockets.take_dialled() {
             match result {
-                Ok(()) => self.engine.handle(self.now, Input::Connected(conn)),
-                Err(why) => self.engine.handle(self.now, Input::Lost(conn, &why)),
+                Ok(()) => self.core.handle(self.now, Input::Connected(conn)),
+                Err(why) => self.core.handle(self.now, Input::Lost(conn, &why)),
             }
         }
     }
@@ -210,15 +221,15 @@ impl Shell {
                 match listeners.accept() {
                     None => break,
                     Some(Ok((stream, peer))) => {
-                        let Some(conn) = self.engine.accept(self.now, door, peer) else { continue };
+                        let Some(conn) = self.core.accept(self.now, door, peer) else { continue };
                         let registry = self.poll.registry();
                         if let Err(error) = self.sockets.add(conn, stream, registry) {
-                            self.engine.handle(self.now, Input::Lost(conn, &error.to_string()));
+                            self.core.handle(self.now, Input::Lost(conn, &error.to_string()));
                         }
                     }
                     Some(Err(error)) => {
                         self.sockets.out_of_descriptors(self.now.mono);
-                        let line = self.engine.log().at(self.now, Level::Error, "cannot accept");
+                        let line = self.core.log().at(self.now, Level::Error, "cannot accept");
                         drop(line.display("error", error));
                         break;
                     }
@@ -227,7 +238,7 @@ impl Shell {
         }
         if let Some(paused) = self.sockets.pause_changed(self.clients.is_ready()) {
             let event = if paused { "accepting paused" } else { "accepting again" };
-            let line = self.engine.log().at(self.now, Level::Warning, event);
+            let line = self.core.log().at(self.now, Level::Warning, event);
             drop(line.number("sockets", self.sockets.len() as u64));
         }
     }
@@ -237,8 +248,8 @@ impl Shell {
         for _ in 0..self.sockets.readable_len() {
             let Some(conn) = self.sockets.next_readable() else { break };
             // Messages are not taken in faster than fan-outs go out: others have their turn.
-            let is_redis = matches!(self.engine.kind(conn), Some(Kind::Redis(_)));
-            if is_redis && self.engine.backlog() > BULK_WRITES_PER_TURN {
+            let is_redis = matches!(self.core.kind(conn), Some(Kind::Redis(_)));
+            if is_redis && self.core.backlog() > BULK_WRITES_PER_TURN {
                 self.sockets.read_later(conn);
                 continue;
             }
@@ -249,11 +260,11 @@ impl Shell {
 
     fn read_socket(&mut self, conn: ConnId) -> Result<(), String> {
         let mut budget = READ_BYTES_PER_TURN;
-        while self.engine.wants_read(conn) {
+        while self.core.wants_read(conn) {
             let input = match self.sockets.read(conn, &mut self.scratch) {
                 Read::Bytes(bytes, drained) => {
                     let input = Input::Received(conn, &self.scratch[..bytes]);
-                    self.engine.handle(self.now, input);
+                    self.core.handle(self.now, input);
                     budget = budget.saturating_sub(bytes);
                     if drained {
                         return Ok(());
@@ -267,35 +278,35 @@ impl Shell {
                 Read::Nothing => return Ok(()),
                 Read::Ended => Input::Ended(conn),
                 Read::Failed(why) => {
-                    self.engine.handle(self.now, Input::Lost(conn, &why));
+                    self.core.handle(self.now, Input::Lost(conn, &why));
                     return Ok(());
                 }
             };
-            self.engine.handle(self.now, input);
+            self.core.handle(self.now, input);
             return Ok(());
         }
         Ok(())
     }
 
-    /// Does what the engine asks; gives the status to exit with.
+    /// Does what the core asks; gives the status to exit with.
     fn obey(&mut self) -> Result<Option<i32>, String> {
-        while let Some(output) = self.engine.poll() {
+        while let Some(output) = self.core.poll() {
             match output {
                 Output::Listen => self.listen()?,
                 Output::StopListening => self.clients.close(self.poll.registry()),
                 Output::Connect { conn, to } => {
                     if let Err(why) = self.sockets.dial(conn, to, self.poll.registry()) {
-                        self.engine.handle(self.now, Input::Lost(conn, &why.to_string()));
+                        self.core.handle(self.now, Input::Lost(conn, &why.to_string()));
                     }
                 }
-                Output::HalfClose(conn) => self.sockets.half_close(conn, &self.engine),
+                Output::HalfClose(conn) => self.sockets.half_close(conn, self.core.outbox(conn)),
                 Output::Acknowledge(conn) => self.sockets.acknowledge(conn),
                 Output::Close(conn) => self.sockets.close(conn, self.poll.registry()),
                 Output::Resume(conn) => self.sockets.resume(conn),
                 Output::Resolve(host) => self.resolver.ask(&host),
                 Output::Scrape(conn) => {
                     let figures = process::figures(self.started);
-                    self.engine.scrape(self.now, conn, &figures);
+                    self.core.scrape(self.now, conn, &figures);
                 }
                 Output::Exit(status) => return Ok(Some(status)),
             }
@@ -308,46 +319,46 @@ impl Shell {
         let registry = self.poll.registry();
         self.clients.open(&config.ws_host, config.ws_port, config.ws_reuse_port, registry)?;
         if let Some(address) = self.clients.address() {
-            self.engine.handle(self.now, Input::Listening(address));
+            self.core.handle(self.now, Input::Listening(address));
         }
         Ok(())
     }
 
     /// Writes what waits: all replies, and of fan-outs as much as a turn may take.
     fn flush(&mut self) {
-        while let Some(conn) = self.engine.next_prompt() {
+        while let Some(conn) = self.core.next_prompt() {
             self.flush_socket(conn);
         }
         for _ in 0..BULK_WRITES_PER_TURN {
-            let Some(conn) = self.engine.next_bulk() else { break };
+            let Some(conn) = self.core.next_bulk() else { break };
             self.flush_socket(conn);
         }
     }
 
     fn flush_socket(&mut self, conn: ConnId) {
-        let Some(outbox) = self.engine.outbox(conn) else { return };
+        let Some(outbox) = self.core.outbox(conn) else { return };
         match self.sockets.write(conn, outbox) {
-            Flushed::Written(bytes) => self.engine.written(self.now, conn, bytes),
-            Flushed::Blocked(bytes) => self.engine.blocked(self.now, conn, bytes),
+            Flushed::Written(bytes) => self.core.written(self.now, conn, bytes),
+            Flushed::Blocked(bytes) => self.core.blocked(self.now, conn, bytes),
             Flushed::Failed(why) => {
-                self.engine.handle(self.now, Input::Lost(conn, &why));
+                self.core.handle(self.now, Input::Lost(conn, &why));
                 return;
             }
         }
-        if self.engine.outbox(conn).is_some_and(|outbox| outbox.is_empty()) {
+        if self.core.outbox(conn).is_some_and(|outbox| outbox.is_empty()) {
             self.sockets.emptied(conn);
         }
     }
 
     fn write_log(&mut self) {
-        let log = self.engine.log();
+        let log = self.core.log();
         if log.is_empty() {
             return;
         }
         let text = log.take();
         let mut dropped = log.take_dropped();
         dropped += self.stderr.write(text);
-        self.engine.metrics().log_lines_dropped += dropped;
+        self.core.metrics().log_lines_dropped += dropped;
     }
 }
 

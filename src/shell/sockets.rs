@@ -11,9 +11,9 @@ use mio::{Registry, Token};
 
 use super::ALL;
 use crate::arena::{ConnId, ConnTag, Table};
-use crate::engine::{Door, Engine};
 use crate::limits::SLICES_PER_WRITE;
 use crate::outbox::Outbox;
+use crate::ports::Door;
 use crate::time::Instant;
 
 /// Descriptors that are no connections: standard streams, poll, waker, signals, listeners.
@@ -312,12 +312,12 @@ impl Sockets {
         }
     }
 
-    /// Shuts down for writing as soon as nothing waits any more.
-    pub fn half_close(&mut self, conn: ConnId, engine: &Engine) {
+    /// Shuts down for writing as soon as nothing waits any more in this outbox.
+    pub fn half_close(&mut self, conn: ConnId, outbox: Option<&Outbox>) {
         if let Some(socket) = self.sockets.get_mut(conn) {
             socket.closing = true;
         }
-        if engine.outbox(conn).is_none_or(Outbox::is_empty) {
+        if outbox.is_none_or(Outbox::is_empty) {
             self.emptied(conn);
         }
     }
