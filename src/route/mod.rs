@@ -28,6 +28,8 @@ mod publication;
 mod reply;
 mod session;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod watch;
 

@@ -1,0 +1,35 @@
+//! A new configuration while sessions go on.
+
+use super::*;
+
+fn file(services: &str) -> String {
+    format!("{{\"SERVICES\": {{{services}}}}}")
+}
+
+#[test]
+fn new_callbacks_and_fields_count_for_what_happens_next() {
+    let mut bench = bench(&service("s", "", ""));
+    let client = bench.subscriber(&["s.a"]);
+    bench.reload(&file(&service("s", "on_message on_unsubscribe", r#""extra_fields": ["id"]"#)));
+    bench.send(client, &on("message", "s.a"));
+    bench.asks(&[r#"on_message {"subscription":"s.a","data":null}"#]);
+    bench.answer(OK);
+    bench.send(client, r#"{"event":"subscribe","subscription":"s.b","id":1}"#);
+    bench.confirm("s.b");
+    assert!(bench.hear(client)[0].contains("\"id\":1"));
+    bench.depart(client, true);
+    assert_eq!(bench.hooks(), ["on_unsubscribe", "on_unsubscribe"]);
+}
+
+#[test]
+fn a_ticket_in_flight_survives_the_end_of_its_method() {
+    let mut bench = Bench::new(
+        r#"{"AUTHENTICATION": {"ticket": {"validation_url": "http://s/", "auth_fields": []}}}"#,
+    );
+    let client = bench.connect();
+    bench.send(client, r#"{"event":"auth","ticket":"t"}"#);
+    bench.reload("{}");
+    bench.answer(OK);
+    assert!(bench.hear(client)[0].contains("Authentication failed."));
+    bench.depart(client, true);
+}
