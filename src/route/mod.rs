@@ -92,12 +92,18 @@ impl Router {
 
     /// Every Redis has confirmed the channel.
     pub fn joined(&mut self, channel: &str, desk: &mut Desk<'_>) {
-        for (id, seat) in self.topics.joined(channel) {
-            let Some(subscription) = self.subscriptions.get_mut(id) else { continue };
-            subscription.seat = Some(seat);
-            subscription.phase = Phase::Provisional(Box::default());
-            let session = subscription.session;
-            self.event_answered(session, Reply::YES, desk);
+        let seated = self.topics.joined(channel);
+        // All sit down before the first goes on: it may leave at once, and then seats move.
+        for &(id, seat) in &seated {
+            if let Some(subscription) = self.subscriptions.get_mut(id) {
+                subscription.seat = Some(seat);
+                subscription.phase = Phase::Provisional(Box::default());
+            }
+        }
+        for (id, _) in seated {
+            if let Some(subscription) = self.subscriptions.get(id) {
+                self.event_answered(subscription.session, Reply::YES, desk);
+            }
         }
     }
 

@@ -142,6 +142,28 @@ fn data_of_before_subscribe_is_passed_on_unless_null() {
 }
 
 #[test]
+fn a_confirmation_serves_all_who_wait_even_if_the_first_leaves_at_once() {
+    let mut bench = bench(&service("s", "", ""));
+    let clients: Vec<Client> = (0..4).map(|_| bench.connect()).collect();
+    for &client in &clients {
+        bench.send(client, &on("subscribe", "s.a"));
+    }
+    // The first and the third have asked for more than their subscribe meanwhile.
+    for index in [0, 2] {
+        bench.send(clients[index], &on("unsubscribe", "s.a"));
+    }
+    bench.confirm("s.a");
+    bench.message("s.a", "1", "");
+    for index in [1, 3] {
+        assert_eq!(bench.hear(clients[index]).len(), 2, "ok and the message");
+    }
+    for &client in &clients {
+        bench.depart(client, true);
+    }
+    bench.changes(&["join s.a", "leave s.a"]);
+}
+
+#[test]
 fn a_refusal_of_redis_hits_only_those_who_waited_for_it() {
     let mut bench = bench(&service("s", "", ""));
     let reader = bench.subscriber(&["s.b"]);
