@@ -283,7 +283,7 @@ impl Router {
         self.leave_topic(id, desk);
         let Some(subscription) = self.subscriptions.remove(id) else { return };
         if let Some(extras) = subscription.extras {
-            self.extras.release(extras);
+            self.extras.release(&extras);
         }
         self.topics.release(subscription.topic);
     }

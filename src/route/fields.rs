@@ -66,7 +66,9 @@ pub fn same_value(a: &str, b: &str) -> bool {
 /// once per distinct set and finds it by address.
 #[derive(Default)]
 pub struct ExtrasPool {
-    by_text: HashMap<Box<str>, Rc<Extras>>,
+    /// With the number of subscriptions that have them. (An event in hand may hold them longer:
+    /// the counts of `Rc` would not do.)
+    by_text: HashMap<Box<str>, (Rc<Extras>, usize)>,
 }
 
 /// The extra fields that a client gave when subscribing.
@@ -87,19 +89,21 @@ impl Extras {
 }
 
 impl ExtrasPool {
-    /// The shared object equal to `extras` to the letter.
+    /// The shared object equal to `extras` to the letter, for one more subscription.
     pub fn share(&mut self, extras: Rc<Extras>) -> Rc<Extras> {
-        if let Some(known) = self.by_text.get(&extras.text) {
+        if let Some((known, holders)) = self.by_text.get_mut(&extras.text) {
+            *holders += 1;
             return known.clone();
         }
-        self.by_text.insert(extras.text.clone(), extras.clone());
+        self.by_text.insert(extras.text.clone(), (extras.clone(), 1));
         extras
     }
 
-    /// Gives a shared object back.
-    pub fn release(&mut self, extras: Rc<Extras>) {
-        // One count is ours here, one the pool's.
-        if Rc::strong_count(&extras) <= 2 {
+    /// One subscription less; the last one takes the shared object with it.
+    pub fn release(&mut self, extras: &Extras) {
+        let (_, holders) = self.by_text.get_mut(&extras.text).expect("what is held is shared");
+        *holders -= 1;
+        if *holders == 0 {
             self.by_text.remove(&extras.text);
         }
     }
@@ -140,9 +144,9 @@ mod tests {
         let a = pool.share(Extras::new(pick(&["x"], r#"{"x":1}"#)));
         let b = pool.share(Extras::new(pick(&["x"], r#"{"x":1}"#)));
         assert!(Rc::ptr_eq(&a, &b));
-        pool.release(a);
+        pool.release(&a);
         assert!(!pool.is_empty());
-        pool.release(b);
-        assert!(pool.is_empty());
+        pool.release(&b);
+        assert!(pool.is_empty(), "whoever else still looks at them");
     }
 }

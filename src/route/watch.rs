@@ -224,7 +224,6 @@ impl Router {
             }
             self.say(session, &event.finish(), desk);
         }
-        drop(extras);
         self.drop_subscription(id, desk);
         self.advance(session, desk);
     }

@@ -159,6 +159,22 @@ fn an_error_echoes_extra_fields_of_the_request() {
 }
 
 #[test]
+fn on_a_subscription_that_exists_the_first_extra_fields_are_echoed() {
+    let mut bench = with_tickets();
+    let client = bench.connect();
+    bench.send(client, r#"{"event":"subscribe","subscription":"open.x","id":1}"#);
+    bench.settle();
+    bench.hear(client);
+    bench.send(client, r#"{"event":"subscribe","subscription":"open.x","id":2}"#);
+    let expected = r#"{"event":"subscribe","status":"error","error":"Already subscribed.","id":1,"subscription":"open.x"}"#;
+    bench.hears(client, &[expected]);
+    bench.send(client, r#"{"event":"unsubscribe","subscription":"open.x","id":2}"#);
+    let expected = r#"{"event":"unsubscribe","status":"ok","id":1,"subscription":"open.x"}"#;
+    bench.hears(client, &[expected]);
+    bench.depart(client, true);
+}
+
+#[test]
 fn a_session_has_a_limited_number_of_subscriptions() {
     let mut bench = Bench::new(&format!(
         r#"{{"LIMITS": {{"max_subscriptions_per_session": 2}}, "SERVICES": {{{}}}}}"#,

@@ -72,6 +72,41 @@ fn without_callbacks_the_client_is_told_at_once() {
 }
 
 #[test]
+fn an_expiry_while_an_unsubscribe_is_under_way_leaves_the_answer_to_that() {
+    // Whatever before_unsubscribe says: no refusal keeps what has expired.
+    for answer in [Answer::Object(OK.into()), Answer::Object(NO.into()), Answer::Unavailable] {
+        let (mut bench, client) = asked();
+        bench.send(client, &on("unsubscribe", "s.a"));
+        bench.answer(NO);
+        bench.changes(&["leave s.a"]);
+        bench.message("s.a", "1", "");
+        bench.asks(&[BEFORE]);
+        bench.reply(0, answer);
+        bench.asks(&[ON]);
+        let expected = r#"{"event":"unsubscribe","status":"ok","id":1,"subscription":"s.a"}"#;
+        bench.hears(client, &[expected]);
+        bench.answer(OK);
+        bench.asks(&[]);
+        bench.hears(client, &[]);
+        bench.depart(client, true);
+        assert_eq!(bench.router.sessions(), 0);
+    }
+}
+
+#[test]
+fn an_expiry_during_on_unsubscribe_comes_too_late() {
+    let (mut bench, client) = asked();
+    bench.send(client, &on("unsubscribe", "s.a"));
+    bench.reply(1, Answer::Object(OK.into()));
+    bench.reply(0, Answer::Object(NO.into()));
+    bench.asks(&[ON]);
+    bench.answer(OK);
+    assert_eq!(bench.hear(client).len(), 1);
+    bench.depart(client, true);
+    bench.asks(&[]);
+}
+
+#[test]
 fn a_departure_during_an_expiry_adds_no_callbacks() {
     for late in [false, true] {
         let (mut bench, client) = asked();
@@ -92,6 +127,24 @@ fn an_expiry_after_the_departure_adds_no_callbacks() {
     let (mut bench, client) = asked();
     bench.depart(client, true);
     bench.answer(NO);
+    assert_eq!(bench.hooks(), ["before_unsubscribe", "on_unsubscribe"]);
+    assert_eq!(bench.router.sessions(), 0);
+}
+
+#[test]
+fn a_departure_with_all_three_crossing_makes_one_pair() {
+    let (mut bench, client) = asked();
+    bench.send(client, &on("unsubscribe", "s.a"));
+    bench.answer(NO);
+    bench.depart(client, true);
+    assert_eq!(bench.answer(NO), Hook::BeforeUnsubscribe);
+    assert_eq!(bench.hooks(), ["on_unsubscribe"]);
+    assert_eq!(bench.router.sessions(), 0);
+
+    let (mut bench, client) = asked();
+    bench.answer(NO);
+    bench.send(client, &on("unsubscribe", "s.a"));
+    bench.depart(client, false);
     assert_eq!(bench.hooks(), ["before_unsubscribe", "on_unsubscribe"]);
     assert_eq!(bench.router.sessions(), 0);
 }
@@ -124,6 +177,35 @@ fn what_has_expired_can_be_subscribed_again_even_while_it_ends() {
     bench.hears(client, &[expected]);
     bench.depart(client, true);
     bench.asks(&[]);
+}
+
+#[test]
+fn an_expiry_during_on_message_or_on_subscribe_ends_the_subscription_only() {
+    let (mut bench, client) = asked();
+    bench.send(client, &on("message", "s.a"));
+    bench.answer(NO);
+    assert_eq!(bench.answer(r#"{"status":"ok","data":1}"#), Hook::OnMessage);
+    let expected = r#"{"event":"message","status":"ok","id":1,"data":1,"subscription":"s.a"}"#;
+    bench.hears(client, &[expected]);
+    bench.settle();
+    assert_eq!(bench.hear(client).len(), 1);
+    bench.depart(client, true);
+    assert_eq!(bench.router.sessions(), 0);
+
+    let mut bench = expiring();
+    let client = bench.connect();
+    bench.send(client, r#"{"event":"subscribe","subscription":"s.a","id":1}"#);
+    bench.answer(OK);
+    bench.confirm("s.a");
+    bench.answer(OK);
+    bench.pass(10.0);
+    bench.reply(1, Answer::Object(NO.into()));
+    bench.reply(1, Answer::Object(OK.into()));
+    bench.reply(1, Answer::Object(OK.into()));
+    assert_eq!(bench.hear(client).len(), 2, "subscribed, and ended");
+    assert_eq!(bench.answer(OK), Hook::OnSubscribe);
+    bench.depart(client, true);
+    assert_eq!(bench.router.sessions(), 0);
 }
 
 impl Bench {

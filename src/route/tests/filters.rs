@@ -3,6 +3,44 @@
 use super::*;
 
 #[test]
+fn an_extra_field_is_compared_before_an_authentication_field() {
+    let mut bench = Bench::new(&format!(
+        r#"{{"AUTHENTICATION": {{"ticket": {{"validation_url": "http://s/auth",
+            "auth_fields": ["id", "user"]}}}}, "SERVICES": {{{}}}}}"#,
+        service(
+            "s",
+            "authorizer",
+            r#""extra_fields": ["id"], "authorizer_fields": ["role"],
+               "filter_fields": ["id", "user", "role"]"#
+        )
+    ));
+    let client = bench.connect();
+    bench.send(client, r#"{"event":"auth","ticket":"t"}"#);
+    bench.answer(r#"{"status":"ok","id":"auth","user":1}"#);
+    for (subscribed, passes) in [(r#","id":"own""#, r#""own""#), ("", "null")] {
+        let text = format!(r#"{{"event":"subscribe","subscription":"s.a"{subscribed}}}"#);
+        bench.send(client, &text);
+        bench.answer(r#"{"status":"ok","role":"admin"}"#);
+        bench.confirm("s.a");
+        bench.hear(client);
+        for id in [r#""own""#, r#""auth""#, "null"] {
+            bench.message("s.a", id, &format!(r#""id":{id}"#));
+        }
+        assert_eq!(bench.data(client), [passes]);
+        // Authorizer fields are not looked at: absent counts as null.
+        bench.message("s.a", "1", r#""role":"admin""#);
+        bench.message("s.a", "2", r#""role":null"#);
+        bench.message("s.a", "3", r#""role":null,"user":2"#);
+        bench.message("s.a", "4", &format!(r#""user":1.0,"id":{passes}"#));
+        assert_eq!(bench.data(client), ["2", "4"]);
+        bench.send(client, &on("unsubscribe", "s.a"));
+        bench.hear(client);
+    }
+    assert_eq!(bench.metrics.messages_filtered, [8, 0, 0]);
+    bench.depart(client, true);
+}
+
+#[test]
 fn values_are_compared_as_json() {
     let fields = r#""extra_fields": ["x"], "filter_fields": ["x"]"#;
     let cases = [

@@ -108,6 +108,62 @@ fn an_authorizers_no_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_failure_at_any_step_is_rolled_back_and_the_next_subscribe_starts_afresh() {
+    type Failure = fn(&mut Bench);
+    let failures: [(Failure, &str); 4] = [
+        (
+            |bench| {
+                bench.fail();
+            },
+            "Service unavailable.",
+        ),
+        (
+            |bench| {
+                bench.answer(OK);
+                bench.refuse("s.a");
+            },
+            "Service unavailable.",
+        ),
+        (
+            |bench| {
+                bench.answer(OK);
+                bench.confirm("s.a");
+                bench.message("s.a", "\"of the failed one\"", "");
+                bench.answer(NO);
+            },
+            "Unhandled exception.",
+        ),
+        (
+            |bench| {
+                bench.answer(OK);
+                bench.confirm("s.a");
+                bench.fail();
+            },
+            "Service unavailable.",
+        ),
+    ];
+    for (fail, error) in failures {
+        let mut bench = all_hooks();
+        let client = bench.connect();
+        let text = r#"{"event":"subscribe","subscription":"s.a","id":5}"#;
+        bench.send(client, text);
+        fail(&mut bench);
+        let expected = format!(
+            r#"{{"event":"subscribe","status":"error","error":"{error}","id":5,"subscription":"s.a"}}"#
+        );
+        bench.hears(client, &[&expected]);
+        bench.asks(&[]);
+        bench.subscribe(client, "s.a");
+        bench.message("s.a", "1", "");
+        assert_eq!(bench.data(client), ["1"]);
+        bench.send(client, &on("unsubscribe", "s.a"));
+        bench.settle();
+        bench.hear(client);
+        leaves_nothing(&mut bench, client);
+    }
+}
+
+#[test]
 fn a_refused_before_subscribe_leaves_the_channel_of_others_alone() {
     let mut bench = all_hooks();
     let reader = bench.subscriber(&["s.a"]);
