@@ -6,7 +6,7 @@ use super::fields::Fields;
 use super::publication::Options;
 use super::reply::Reply;
 use super::session::{Current, Phase};
-use super::steps::{self, Act, Event};
+use super::steps::{self, Act, Event, Step};
 use super::topics::Joining;
 use super::{Desk, Router, session_of};
 use crate::arena::{SessionId, SubscriptionId};
@@ -101,7 +101,9 @@ impl Router {
             Act::Forget => self.forget(&current, desk),
             Act::Finish => None,
         };
-        session_of(&mut self.sessions, id).current = Some(current);
+        let session = session_of(&mut self.sessions, id);
+        // An event that is over leaves nothing behind.
+        session.current = (session.step != Step::Idle).then_some(current);
         next
     }
 

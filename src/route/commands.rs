@@ -70,7 +70,6 @@ impl Router {
             if session.step != Step::Idle {
                 break;
             }
-            session.current = None;
             if let Some(text) = session.pop_waiting() {
                 self.handle(id, &text, desk);
             } else if session.conn.is_some() || !self.leave_next(id, desk) {

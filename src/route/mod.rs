@@ -166,6 +166,7 @@ impl Router {
             let finished = session.conn.is_none() && session.step == Step::Idle;
             assert!(!finished || !session.subscriptions.is_empty(), "finished sessions are gone");
             assert!(session.step != Step::Idle || session.waiting.is_empty(), "idle handles");
+            assert_eq!(session.current.is_some(), session.step != Step::Idle, "in hand");
         }
         for (id, subscription) in self.subscriptions.iter() {
             assert!(self.sessions.contains(subscription.session), "sessions outlive");

@@ -154,6 +154,16 @@ fn pings_overtake_a_slow_callback_only_where_that_is_configured() {
 }
 
 #[test]
+fn an_event_that_is_over_keeps_nothing() {
+    let mut bench = bench(&service("s", "", r#""extra_fields": ["id"]"#));
+    let client = bench.subscriber(&["s.a"]);
+    bench.send(client, r#"{"event":"message","subscription":"s.a","data":"a large one"}"#);
+    let (_, session) = bench.router.sessions.iter().next().expect("one session");
+    assert!(session.current.is_none());
+    bench.depart(client, true);
+}
+
+#[test]
 fn events_and_answers_are_logged_at_debug_without_tickets() {
     let mut bench = Bench::new(r#"{"LOG": {"level": "DEBUG"}}"#);
     let client = bench.connect();
