@@ -41,8 +41,11 @@ impl Router {
         }
         let current = session.current.as_ref().and_then(|current| current.subscription);
         let seated: Vec<_> = session.subscriptions.iter().copied().chain(current).collect();
-        for subscription in seated {
-            self.leave_topic(subscription, desk);
+        for id in seated {
+            self.leave_topic(id, desk);
+            if let Some(subscription) = self.subscriptions.get_mut(id) {
+                subscription.conn = None;
+            }
         }
         self.advance(id, desk);
     }

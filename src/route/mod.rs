@@ -169,7 +169,8 @@ impl Router {
             assert_eq!(session.current.is_some(), session.step != Step::Idle, "in hand");
         }
         for (id, subscription) in self.subscriptions.iter() {
-            assert!(self.sessions.contains(subscription.session), "sessions outlive");
+            let session = self.sessions.get(subscription.session).expect("sessions outlive");
+            assert_eq!(subscription.conn, session.conn, "both know whether it is connected");
             if let Some(gate) = &subscription.gate {
                 gate.audit();
             }

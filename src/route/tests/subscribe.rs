@@ -393,3 +393,24 @@ fn one_message_over_the_limit_may_be_held_alone() {
     bench.depart(client, false);
     bench.settle();
 }
+
+#[test]
+fn nothing_is_held_for_a_client_that_has_gone() {
+    let mut bench = all_hooks();
+    let client = bench.connect();
+    bench.send(client, &on("subscribe", "s.a"));
+    bench.answer(OK);
+    bench.depart(client, true);
+    bench.confirm("s.a");
+    for _ in 0..3 {
+        bench.message("s.a", &format!("\"{}\"", "x".repeat(600_000)), "");
+    }
+    assert_eq!(bench.asks.too_slow, []);
+    for (_, subscription) in bench.router.subscriptions.iter() {
+        let Phase::Provisional(held) = &subscription.phase else { panic!("it is provisional") };
+        assert_eq!((held.bytes, held.texts.len()), (0, 0));
+    }
+    let order = ["before_subscribe", "on_subscribe", "before_unsubscribe", "on_unsubscribe"];
+    assert_eq!(bench.hooks(), order);
+    assert_eq!(bench.router.sessions(), 0);
+}
