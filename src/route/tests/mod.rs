@@ -24,6 +24,7 @@ mod models;
 mod reload;
 mod renewal;
 mod subscribe;
+mod turmoil;
 
 const OK: &str = r#"{"status":"ok"}"#;
 const NO: &str = r#"{"status":"error"}"#;
