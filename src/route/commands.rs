@@ -224,10 +224,13 @@ impl Router {
                 }
                 OnSubscription::Message if existing.is_some() => Ok(Event::Message),
                 OnSubscription::Unsubscribe if existing.is_some() => Ok(Event::Unsubscribe),
-                OnSubscription::Unsubscribe => self
-                    .adopt_expiring(id, name)
-                    .map(|()| Event::UnsubscribeExpiring)
-                    .ok_or(refusal::NOT_SUBSCRIBED),
+                OnSubscription::Unsubscribe => match self.adopt_expiring(id, name) {
+                    Some(extras) => {
+                        current.extras = extras;
+                        Ok(Event::UnsubscribeExpiring)
+                    }
+                    None => Err(refusal::NOT_SUBSCRIBED),
+                },
                 OnSubscription::Message => Err(refusal::NOT_SUBSCRIBED),
             },
         };

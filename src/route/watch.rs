@@ -1,9 +1,10 @@
 //! What goes on by the clock beside a session's events: periodic authorization, the end of a
 //! subscription whose authorization has expired, heartbeats.
 
+use std::rc::Rc;
 use std::time::Duration;
 
-use super::fields::Fields;
+use super::fields::{Extras, Fields};
 use super::reply::Reply;
 use super::session::{Expiry, Phase, Renewal, Watch};
 use super::steps::Step;
@@ -228,16 +229,20 @@ impl Router {
         self.advance(session, desk);
     }
 
-    /// Lets a client's `unsubscribe` wait for the end that is under way anyway, if it is.
-    pub(super) fn adopt_expiring(&mut self, session: SessionId, name: &str) -> Option<()> {
+    /// Lets a client's `unsubscribe` wait for the end that is under way anyway, if it is. Gives the
+    /// extra fields of what ends.
+    pub(super) fn adopt_expiring(
+        &mut self,
+        session: SessionId,
+        name: &str,
+    ) -> Option<Option<Rc<Extras>>> {
         let topic = self.topics.find(name)?;
         let is_expiring = |phase: &Phase| matches!(phase, Phase::Expiring(_));
         let id = self.find_in_phase(session, topic, is_expiring)?;
-        let Phase::Expiring(expiry) = &mut self.subscriptions.get_mut(id)?.phase else {
-            return None;
-        };
+        let subscription = self.subscriptions.get_mut(id)?;
+        let Phase::Expiring(expiry) = &mut subscription.phase else { return None };
         expiry.adopted = true;
-        Some(())
+        Some(subscription.extras.clone())
     }
 
     // -------------------------------------------------------------- heartbeats

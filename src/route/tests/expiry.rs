@@ -72,6 +72,34 @@ fn without_callbacks_the_client_is_told_at_once() {
 }
 
 #[test]
+fn an_unsubscribe_while_the_expiry_is_under_way_gets_the_only_answer() {
+    // Sent during before_unsubscribe, or during on_unsubscribe.
+    for late in [false, true] {
+        let (mut bench, client) = asked();
+        bench.answer(NO);
+        if late {
+            bench.answer(r#"{"status":"ok","data":5}"#);
+        }
+        bench.send(client, &on("unsubscribe", "s.a"));
+        bench.send(client, &on("unsubscribe", "s.a"));
+        bench.hears(client, &[]);
+        if !late {
+            bench.answer(r#"{"status":"ok","data":5}"#);
+        }
+        bench.asks(&[ON]);
+        bench.answer(OK);
+        bench.asks(&[]);
+        let answer =
+            r#"{"event":"unsubscribe","status":"ok","id":1,"data":5,"subscription":"s.a"}"#;
+        let again = refused("unsubscribe", "s.a", "Subscription does not exist.");
+        bench.hears(client, &[answer, &again]);
+        assert_eq!(bench.counted(EventLabel::Unsubscribe), [1, 1]);
+        bench.depart(client, true);
+        assert_eq!(bench.router.sessions(), 0);
+    }
+}
+
+#[test]
 fn an_expiry_while_an_unsubscribe_is_under_way_leaves_the_answer_to_that() {
     // Whatever before_unsubscribe says: no refusal keeps what has expired.
     for answer in [Answer::Object(OK.into()), Answer::Object(NO.into()), Answer::Unavailable] {
