@@ -196,11 +196,17 @@ impl Router {
         let name = raw.and_then(json::string);
         // Extra fields are echoed for a known service even where the topic is empty.
         let service_name = name.as_deref().and_then(|name| Some(name.split_once('.')?.0));
-        let service = service_name.and_then(|name| desk.config.service(name)).cloned();
+        let configured = service_name.and_then(|name| desk.config.service(name));
         let existing = name.as_deref().and_then(|name| self.find(id, name));
-        let extras = match existing.and_then(|at| self.subscriptions.get(at)) {
-            Some(subscription) => subscription.extras.clone(),
-            None => service.as_deref().and_then(|service| extras_of(service, object)),
+        let (service, extras) = match existing.and_then(|at| self.subscriptions.get(at)) {
+            // Its service may be gone from the configuration: it can still be left.
+            Some(subscription) => {
+                let topic = self.topics.get(subscription.topic);
+                (Some(topic.service.clone()), subscription.extras.clone())
+            }
+            None => {
+                (configured.cloned(), configured.and_then(|service| extras_of(service, object)))
+            }
         };
         let mut current = Current {
             label: on.label(),

@@ -22,6 +22,26 @@ fn new_callbacks_and_fields_count_for_what_happens_next() {
 }
 
 #[test]
+fn a_service_that_is_gone_can_still_be_left() {
+    let mut bench = bench(&service("s", "on_message before_unsubscribe", ""));
+    let client = bench.subscriber(&["s.a"]);
+    bench.reload("{}");
+    bench.message("s.a", "1", "");
+    assert_eq!(bench.data(client), ["1"]);
+    bench.send(client, &on("message", "s.a"));
+    assert_eq!(bench.answer(r#"{"status":"ok","data":1}"#), Hook::OnMessage);
+    assert_eq!(bench.hear(client).len(), 1);
+    bench.send(client, &on("subscribe", "s.b"));
+    bench.hears(client, &[&refused("subscribe", "s.b", "Invalid service.")]);
+    bench.send(client, &on("unsubscribe", "s.a"));
+    assert_eq!(bench.answer(OK), Hook::BeforeUnsubscribe);
+    bench.hears(client, &[&ok("unsubscribe", "s.a")]);
+    bench.send(client, &on("unsubscribe", "s.a"));
+    bench.hears(client, &[&refused("unsubscribe", "s.a", "Invalid service.")]);
+    bench.depart(client, true);
+}
+
+#[test]
 fn a_ticket_in_flight_survives_the_end_of_its_method() {
     let mut bench = Bench::new(
         r#"{"AUTHENTICATION": {"ticket": {"validation_url": "http://s/", "auth_fields": []}}}"#,
