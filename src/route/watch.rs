@@ -10,7 +10,7 @@ use super::session::{Expiry, Phase, Renewal, Watch};
 use super::steps::Step;
 use super::{Desk, Router};
 use crate::arena::{SessionId, SubscriptionId};
-use crate::config::Level;
+use crate::config::{Level, Service};
 use crate::message::{Hook, Owner, refusal};
 use crate::timers::Timer;
 use crate::wire::json::ObjectWriter;
@@ -23,12 +23,12 @@ impl Router {
             return;
         }
         let service = self.topics.get(subscription.topic).service.clone();
-        let beats = service.heartbeat_period.filter(|_| service.hook(Hook::OnHeartbeat).is_some());
-        if service.authorization_renewal_period.is_none() && beats.is_none() {
+        let (renews, beats) = (renewal_period(&service), heartbeat_period(&service));
+        if renews.is_none() && beats.is_none() {
             return;
         }
         let watch = subscription.watch.get_or_insert_default();
-        if let Some(period) = service.authorization_renewal_period
+        if let Some(period) = renews
             && watch.renewal == Renewal::Off
         {
             let jitter = desk.random.up_to(service.authorization_renewal_jitter);
@@ -53,13 +53,16 @@ impl Router {
         if !matches!(watch.renewal, Renewal::At(at) if at <= desk.now.mono) {
             return;
         }
+        if renewal_period(&self.topics.get(subscription.topic).service).is_none() {
+            watch.renewal = Renewal::Off;
+            watch.failing_since = None;
+            return;
+        }
         watch.renewal = Renewal::Authorizing;
         let line = desk.log.at(desk.now, Level::Debug, "verifying authorization");
         let name = &self.topics.get(subscription.topic).name;
         drop(line.session(subscription.session).text("subscription", name));
-        if !self.call(id, Hook::Authorizer, None, Owner::Renewal(id), desk) {
-            self.renewal_answered(id, Reply::YES, desk);
-        }
+        self.call(id, Hook::Authorizer, None, Owner::Renewal(id), desk);
     }
 
     pub(super) fn renewal_answered(
@@ -252,13 +255,12 @@ impl Router {
         if !matches!(subscription.phase, Phase::Confirmed) || subscription.seat.is_none() {
             return;
         }
-        let period = self.topics.get(subscription.topic).service.heartbeat_period;
         let Some(watch) = &mut subscription.watch else { return };
         let Some(at) = watch.heartbeat_at.filter(|&at| at <= desk.now.mono) else { return };
+        let period = heartbeat_period(&self.topics.get(subscription.topic).service);
         watch.heartbeat_at = period.map(|period| at.after(period).max(desk.now.mono));
-        if let Some(next) = watch.heartbeat_at {
-            desk.timers.set(next, Timer::Heartbeat(id));
-        }
+        let Some(next) = watch.heartbeat_at else { return };
+        desk.timers.set(next, Timer::Heartbeat(id));
         if watch.heartbeat_under_way {
             return;
         }
@@ -267,9 +269,7 @@ impl Router {
         let name = &self.topics.get(subscription.topic).name;
         let line = desk.log.at(desk.now, Level::Debug, "sending heartbeat");
         drop(line.session(session).text("subscription", name));
-        if !self.call(id, Hook::OnHeartbeat, None, Owner::Heartbeat(id), desk) {
-            self.heartbeat_answered(id, Reply::YES, desk);
-        }
+        self.call(id, Hook::OnHeartbeat, None, Owner::Heartbeat(id), desk);
     }
 
     pub(super) fn heartbeat_answered(
@@ -292,6 +292,16 @@ impl Router {
         };
         drop(line.session(subscription.session).text("subscription", name));
     }
+}
+
+/// How often a service's subscriptions are authorized again.
+fn renewal_period(service: &Service) -> Option<Duration> {
+    service.authorization_renewal_period.filter(|_| service.hook(Hook::Authorizer).is_some())
+}
+
+/// How often a service is told that a subscription is still there.
+fn heartbeat_period(service: &Service) -> Option<Duration> {
+    service.heartbeat_period.filter(|_| service.hook(Hook::OnHeartbeat).is_some())
 }
 
 fn plan_renewal(id: SubscriptionId, watch: &mut Watch, delay: Duration, desk: &mut Desk<'_>) {

@@ -42,6 +42,49 @@ fn a_service_that_is_gone_can_still_be_left() {
 }
 
 #[test]
+fn renewals_and_heartbeats_begin_and_end_with_their_periods() {
+    let hooks = "authorizer on_heartbeat";
+    let periods = r#""authorization_renewal_period": 10, "heartbeat_period": 10"#;
+    let mut bench = bench(&service("s", hooks, ""));
+    let client = bench.subscriber(&["s.a"]);
+    bench.pass(100.0);
+    bench.asks(&[]);
+    bench.reload(&file(&service("s", hooks, periods)));
+    bench.pass(10.0);
+    assert_eq!(bench.asks.calls.len(), 2);
+    bench.settle();
+    bench.reload(&file(&service("s", hooks, "")));
+    bench.pass(100.0);
+    bench.asks(&[]);
+    // And again: neither is planned twice.
+    for _ in 0..3 {
+        bench.reload(&file(&service("s", hooks, periods)));
+    }
+    for _ in 0..5 {
+        bench.pass(10.0);
+        assert_eq!(bench.asks.calls.len(), 2);
+        bench.settle();
+    }
+    bench.depart(client, true);
+}
+
+#[test]
+fn without_an_authorizer_nothing_is_renewed() {
+    let renewal = r#""authorization_renewal_period": 10"#;
+    let mut bench = bench(&service("s", "authorizer", renewal));
+    let client = bench.subscriber(&["s.a"]);
+    bench.reload(&file(&service("s", "", renewal)));
+    bench.pass(100.0);
+    bench.asks(&[]);
+    assert_eq!(bench.timers.next_deadline(), None);
+    bench.reload(&file(&service("s", "authorizer", renewal)));
+    bench.pass(10.0);
+    assert_eq!(bench.asks.calls.len(), 1);
+    bench.depart(client, true);
+    bench.settle();
+}
+
+#[test]
 fn a_ticket_in_flight_survives_the_end_of_its_method() {
     let mut bench = Bench::new(
         r#"{"AUTHENTICATION": {"ticket": {"validation_url": "http://s/", "auth_fields": []}}}"#,
