@@ -31,7 +31,11 @@ pub struct Timers {
 }
 
 impl Timers {
+    /// Sets a timer. One for the far future never fires, nor would it ever be taken out.
     pub fn set(&mut self, at: Instant, timer: Timer) {
+        if at == Instant(u64::MAX) {
+            return;
+        }
         self.sequence += 1;
         self.heap.push(Reverse((at, self.sequence, timer)));
     }
@@ -74,5 +78,7 @@ mod tests {
         assert_eq!(timers.take_due(Instant(4)), None);
         assert_eq!(timers.take_due(Instant(9)), Some((Instant(5), Timer::Shutdown)));
         assert!(timers.is_empty());
+        timers.set(Instant(u64::MAX), Timer::Start);
+        assert!(timers.is_empty(), "never is no moment");
     }
 }

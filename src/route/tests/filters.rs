@@ -169,6 +169,20 @@ fn unsubscribing_drops_what_waits() {
 }
 
 #[test]
+fn an_endless_throttle_leaves_no_timer_behind() {
+    let mut bench = bench(&service("s", "", ""));
+    for _ in 0..10 {
+        let client = bench.subscriber(&["s.a"]);
+        for data in ["1", "2"] {
+            bench.message("s.a", data, r#""options":{"throttle":"inf"}"#);
+        }
+        assert_eq!(bench.data(client), ["1"]);
+        bench.depart(client, true);
+    }
+    assert!(bench.timers.is_empty(), "nothing would ever take them out");
+}
+
+#[test]
 fn a_message_stopped_by_one_filter_does_not_reach_the_next() {
     let fields = r#""extra_fields": ["x"], "filter_fields": ["x"]"#;
     let mut bench = bench(&service("s", "", fields));
