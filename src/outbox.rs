@@ -54,6 +54,11 @@ impl Outbox {
         self.bytes
     }
 
+    /// Bytes that wait because the socket takes no more; none while it has not had its chance.
+    pub fn blocked_bytes(&self) -> usize {
+        if self.turn == Turn::Blocked { self.bytes } else { 0 }
+    }
+
     pub fn is_sealed(&self) -> bool {
         self.sealed
     }
@@ -331,7 +336,9 @@ mod tests {
     fn one_message_of_any_size_may_wait_alone() {
         let (mut mail, id) = mail(10);
         assert_eq!(mail.post(id, &frame(100)), Ok(()));
+        assert_eq!(mail.outbox(id).unwrap().blocked_bytes(), 0);
         assert_eq!(mail.blocked(id, 1), Ok(()));
+        assert_eq!(mail.outbox(id).unwrap().blocked_bytes(), 99);
         assert_eq!(mail.post(id, &frame(1)), Err(TooSlow));
         mail.audit();
     }

@@ -162,7 +162,7 @@ impl Router {
         let Phase::Provisional(held) = &mut subscription.phase else { return false };
         let Some(conn) = subscription.conn else { return true };
         let text = publication.keep();
-        let queued = desk.mail.outbox(conn).map_or(0, |outbox| outbox.bytes());
+        let queued = desk.mail.outbox(conn).map_or(0, |outbox| outbox.blocked_bytes());
         let bytes = queued + held.bytes + text.len();
         if bytes > desk.config.limits.send_queue_bytes && queued + held.bytes > 0 {
             desk.asks.too_slow.push(conn);

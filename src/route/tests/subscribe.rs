@@ -395,6 +395,31 @@ fn one_message_over_the_limit_may_be_held_alone() {
 }
 
 #[test]
+fn what_a_fast_client_has_not_been_written_yet_does_not_count_against_what_is_held() {
+    let mut bench = Bench::new(&format!(
+        r#"{{"LIMITS": {{"send_queue_bytes": 200}}, "SERVICES": {{{}, {}}}}}"#,
+        service("s", LIFE, ""),
+        service("t", "", "")
+    ));
+    let client = bench.subscriber(&["t.a"]);
+    bench.send(client, &on("subscribe", "s.a"));
+    bench.answer(OK);
+    bench.confirm("s.a");
+    // A burst of one turn: the socket has not had its chance.
+    for _ in 0..10 {
+        bench.message("t.a", "1", "");
+    }
+    bench.message("s.a", "2", "");
+    assert_eq!(bench.asks.too_slow, []);
+    // Now it takes no more.
+    let _ = bench.mail.blocked(client.conn, 0);
+    bench.message("s.a", "3", "");
+    assert_eq!(bench.asks.too_slow, [client.conn]);
+    bench.depart(client, false);
+    bench.settle();
+}
+
+#[test]
 fn nothing_is_held_for_a_client_that_has_gone() {
     let mut bench = all_hooks();
     let client = bench.connect();
