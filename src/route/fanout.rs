@@ -15,7 +15,7 @@ use super::{Desk, Router};
 use crate::arena::SubscriptionId;
 use crate::config::{Level, Service};
 use crate::metrics::{Dropped, Filtered};
-use crate::outbox::Frame;
+use crate::outbox::{Frame, TooSlow};
 use crate::time::{Instant, Wall};
 use crate::timers::Timer;
 use crate::wire::json::{ObjectWriter, quoted};
@@ -328,9 +328,9 @@ fn send(subscription: &Subscription, frames: &mut Frames<'_>, desk: &mut Desk<'_
         let line = desk.log.at(desk.now, Level::Debug, "client send");
         drop(line.session(subscription.session).raw("data", json));
     }
-    desk.metrics.messages_delivered += 1;
-    if desk.mail.post(conn, &encoded.frame).is_err() {
-        desk.asks.too_slow.push(conn);
+    match desk.mail.post(conn, &encoded.frame) {
+        Ok(()) => desk.metrics.messages_delivered += 1,
+        Err(TooSlow) => desk.asks.too_slow.push(conn),
     }
 }
 

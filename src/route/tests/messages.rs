@@ -220,6 +220,25 @@ fn every_reader_of_a_channel_gets_each_message_once_whoever_comes_and_goes() {
     }
 }
 
+#[test]
+fn a_client_that_is_too_slow_is_named_and_nobody_else_notices() {
+    let mut bench = Bench::new(&format!(
+        r#"{{"LIMITS": {{"send_queue_bytes": 100}}, "SERVICES": {{{}}}}}"#,
+        service("s", "", "")
+    ));
+    let (slow, fast) = (bench.subscriber(&["s.a"]), bench.subscriber(&["s.a"]));
+    bench.message("s.a", "1", "");
+    let _ = bench.mail.blocked(slow.conn, 0);
+    bench.hear(fast);
+    bench.message("s.a", "2", "");
+    assert_eq!(bench.metrics.messages_delivered, 3);
+    assert_eq!(bench.asks.too_slow, [slow.conn]);
+    assert_eq!(bench.data(fast), ["2"]);
+    for client in [slow, fast] {
+        bench.depart(client, false);
+    }
+}
+
 // ---------------------------------------------------------------------- metadata
 
 fn with_metadata(hooks: &str) -> Bench {
