@@ -4,7 +4,6 @@
 //! by all its receivers.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::fields::{Extras, same_value};
@@ -356,8 +355,6 @@ fn read<'a>(channel: &str, payload: &'a [u8], desk: &mut Desk<'_>) -> Option<Pub
         }
         Err(error) => error,
     };
-    let mut shown = String::new();
-    let _ = write!(shown, "{}", String::from_utf8_lossy(payload));
     let (dropped, line) = match error {
         Unusable::NotJson => {
             let line = desk.log.at(desk.now, Level::Warning, "publication is not JSON");
@@ -365,7 +362,7 @@ fn read<'a>(channel: &str, payload: &'a [u8], desk: &mut Desk<'_>) -> Option<Pub
         }
         Unusable::Invalid => {
             let line = desk.log.at(desk.now, Level::Warning, "invalid service event");
-            (Dropped::Invalid, line.raw("data", &shown))
+            (Dropped::Invalid, line.raw("data", &String::from_utf8_lossy(payload)))
         }
     };
     drop(line.text("channel", channel));
