@@ -203,7 +203,7 @@ fn every_reader_of_a_channel_gets_each_message_once_whoever_comes_and_goes() {
     let mut readers: Vec<Client> = Vec::new();
     let mut random = Random::seeded(5);
     for round in 0..200 {
-        if random.number() % 2 == 0 || readers.is_empty() {
+        if random.number().is_multiple_of(2) || readers.is_empty() {
             readers.push(bench.subscriber(&["s.a"]));
         } else {
             let at = random.number() as usize % readers.len();
