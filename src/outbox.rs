@@ -63,6 +63,11 @@ impl Outbox {
         self.sealed
     }
 
+    /// The frames that wait, while none of them is begun.
+    pub fn whole_frames(&self) -> Option<&VecDeque<Frame>> {
+        (self.head_sent == 0).then_some(&self.frames)
+    }
+
     /// Fills `into` with what is to be written next, past the first `skip` bytes, and says how
     /// many slices are used.
     pub fn slices_from<'a>(&'a self, skip: usize, into: &mut [IoSlice<'a>]) -> usize {

@@ -21,6 +21,7 @@ use crate::ports::{Core, Door, Input, Kind, Output};
 use crate::time::{Now, soonest};
 
 mod clock;
+mod joined;
 mod listen;
 mod process;
 mod resolve;
@@ -333,6 +334,7 @@ impl<C: Core> Shell<C> {
             let Some(conn) = self.core.next_bulk() else { break };
             self.flush_socket(conn);
         }
+        self.sockets.end_writing();
     }
 
     fn flush_socket(&mut self, conn: ConnId) {

@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 use mio::{Registry, Token};
 
 use super::ALL;
+use super::joined::Joined;
 use crate::arena::{ConnId, ConnTag, Table};
 use crate::limits::SLICES_PER_WRITE;
 use crate::outbox::Outbox;
@@ -75,6 +76,7 @@ pub struct Sockets {
     /// The system has refused a descriptor: accepting rests until then.
     resting: Option<Instant>,
     paused: bool,
+    joined: Joined,
 }
 
 /// Raises the soft limit of descriptors to the hard one and gives it.
@@ -92,6 +94,7 @@ impl Sockets {
             descriptors,
             resting: None,
             paused: false,
+            joined: Joined::default(),
         }
     }
 
@@ -284,11 +287,9 @@ impl Sockets {
             if written >= WRITE_BYTES_PER_TURN {
                 break;
             }
-            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-            let used = outbox.slices_from(written, &mut slices);
-            let result = match &slices[..used] {
-                [one] => socket.stream.write(one),
-                several => socket.stream.write_vectored(several),
+            let result = match self.joined.bytes_of(outbox) {
+                Some(bytes) if written < bytes.len() => socket.stream.write(&bytes[written..]),
+                _ => write_slices(&mut socket.stream, outbox, written),
             };
             match result {
                 Ok(bytes) => written += bytes,
@@ -300,6 +301,11 @@ impl Sockets {
             }
         }
         Flushed::Written(written)
+    }
+
+    /// The turn's writing is over.
+    pub fn end_writing(&mut self) {
+        self.joined.clear();
     }
 
     /// All that waited is written: a connection that was to be shut down then is.
@@ -328,6 +334,16 @@ impl Sockets {
             let _ = registry.deregister(&mut socket.stream);
             self.resting = None;
         }
+    }
+}
+
+/// Writes what waits past the first `skip` bytes, as far as one call takes it.
+fn write_slices(stream: &mut TcpStream, outbox: &Outbox, skip: usize) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+    let used = outbox.slices_from(skip, &mut slices);
+    match &slices[..used] {
+        [one] => stream.write(one),
+        several => stream.write_vectored(several),
     }
 }
 
