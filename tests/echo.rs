@@ -176,17 +176,13 @@ fn the_longest_messages_come_back_and_longer_ones_are_refused() {
 }
 
 #[test]
-fn who_does_not_read_is_closed() {
+fn who_sends_without_reading_is_cut_off() {
     let server = Server::start();
     let mut client = server.connect();
     let message = Message::binary(binary(MESSAGE_BYTES_MAX));
-    // What is waiting when the third comes is more than sockets hold and the queue may.
-    for _ in 0..3 {
-        client.send(message.clone()).unwrap();
-    }
-    assert!(client.read().unwrap() == message, "one that was begun is finished");
-    let Message::Close(Some(close)) = client.read().unwrap() else { panic!("a Close") };
-    assert_eq!(u16::from(close.code), 1013);
+    // The queue takes two; sockets hold some more, and the end is told by a reset.
+    let sent = (0..10).take_while(|_| client.send(message.clone()).is_ok()).count();
+    assert!((2..10).contains(&sent), "{sent}");
     let mut other = server.connect();
     other.send(Message::text("here")).unwrap();
     assert_eq!(other.read().unwrap(), Message::text("here"));
