@@ -11,7 +11,9 @@ fn with_tickets(fields: &str, services: &str) -> Bench {
 
 const AUTH: &str = r#"{"event":"auth","method":"ticket","ticket":"t"}"#;
 const AUTH_OK: &str = r#"{"event":"auth","status":"ok"}"#;
-const REQUIRED: &str = r#"{"event":"subscribe","status":"error","error":"Authentication required.","subscription":"locked.a"}"#;
+fn required() -> String {
+    refused("subscribe", "locked.a", "Authentication required.")
+}
 
 #[track_caller]
 fn authenticate(bench: &mut Bench, client: Client, answer: &str) -> String {
@@ -64,7 +66,7 @@ fn all_configured_fields_must_be_there_and_null_is_a_value() {
     let answer = authenticate(&mut bench, client, r#"{"status":"ok","user":1}"#);
     assert!(answer.contains("Authentication failed."));
     bench.send(client, &on("subscribe", "locked.a"));
-    bench.hears(client, &[REQUIRED]);
+    bench.hears(client, &[&required()]);
     let answer = authenticate(&mut bench, client, r#"{"status":"ok","user":null,"org":null}"#);
     assert_eq!(answer, AUTH_OK);
     bench.subscribe(client, "locked.a");
@@ -77,7 +79,7 @@ fn without_fields_nobody_counts_as_authenticated() {
     let client = bench.connect();
     assert_eq!(authenticate(&mut bench, client, OK), AUTH_OK);
     bench.send(client, &on("subscribe", "locked.a"));
-    bench.hears(client, &[REQUIRED]);
+    bench.hears(client, &[&required()]);
     bench.depart(client, true);
 }
 

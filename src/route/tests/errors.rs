@@ -14,7 +14,8 @@ fn answer(bench: &mut Bench, text: &str) -> String {
 
 fn with_tickets() -> Bench {
     Bench::new(&format!(
-        r#"{{"AUTHENTICATION": {{"ticket": {{"validation_url": "http://s/", "auth_fields": ["user"]}}}},
+        r#"{{"AUTHENTICATION": {{"ticket":
+                {{"validation_url": "http://s/", "auth_fields": ["user"]}}}},
             "SERVICES": {{"locked": {{}}, {}}}}}"#,
         service("open", "", r#""extra_fields": ["id"]"#)
     ))
@@ -151,10 +152,12 @@ fn periods_beyond_the_first_belong_to_the_topic() {
 fn an_error_echoes_extra_fields_of_the_request() {
     let mut bench = with_tickets();
     let text = r#"{"event":"message","subscription":"open.x","id":null,"other":1}"#;
-    let expected = r#"{"event":"message","status":"error","error":"Subscription does not exist.","id":null,"subscription":"open.x"}"#;
+    let expected =
+        refused_with("message", "open.x", "Subscription does not exist.", r#","id":null"#);
     assert_eq!(answer(&mut bench, text), expected);
     let text = r#"{"event":"subscribe","subscription":"open.","id":[1e400]}"#;
-    let expected = r#"{"event":"subscribe","status":"error","error":"Invalid subscription format.","id":[1e400],"subscription":"open."}"#;
+    let expected =
+        refused_with("subscribe", "open.", "Invalid subscription format.", r#","id":[1e400]"#);
     assert_eq!(answer(&mut bench, text), expected);
 }
 
@@ -166,8 +169,8 @@ fn on_a_subscription_that_exists_the_first_extra_fields_are_echoed() {
     bench.settle();
     bench.hear(client);
     bench.send(client, r#"{"event":"subscribe","subscription":"open.x","id":2}"#);
-    let expected = r#"{"event":"subscribe","status":"error","error":"Already subscribed.","id":1,"subscription":"open.x"}"#;
-    bench.hears(client, &[expected]);
+    let expected = refused_with("subscribe", "open.x", "Already subscribed.", r#","id":1"#);
+    bench.hears(client, &[&expected]);
     bench.send(client, r#"{"event":"unsubscribe","subscription":"open.x","id":2}"#);
     let expected = r#"{"event":"unsubscribe","status":"ok","id":1,"subscription":"open.x"}"#;
     bench.hears(client, &[expected]);
@@ -182,8 +185,8 @@ fn a_session_has_a_limited_number_of_subscriptions() {
     ));
     let client = bench.subscriber(&["s.a", "s.b"]);
     bench.send(client, r#"{"event":"subscribe","subscription":"s.c","id":7}"#);
-    let expected = r#"{"event":"subscribe","status":"error","error":"Too many subscriptions.","id":7,"subscription":"s.c"}"#;
-    bench.hears(client, &[expected]);
+    let expected = refused_with("subscribe", "s.c", "Too many subscriptions.", r#","id":7"#);
+    bench.hears(client, &[&expected]);
     bench.send(client, &on("subscribe", "s.a"));
     bench.hears(client, &[&refused("subscribe", "s.a", "Already subscribed.")]);
     bench.send(client, &on("unsubscribe", "s.b"));

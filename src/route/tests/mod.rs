@@ -358,10 +358,13 @@ fn ok(event: &str, name: &str) -> String {
 
 /// The answer to an event on a subscription that was refused.
 fn refused(event: &str, name: &str, error: &str) -> String {
-    format!(
-        "{{\"event\":\"{event}\",\"status\":\"error\",\"error\":\"{error}\",\
-         \"subscription\":\"{name}\"}}"
-    )
+    refused_with(event, name, error, "")
+}
+
+/// The same with further members, each behind a comma.
+fn refused_with(event: &str, name: &str, error: &str, more: &str) -> String {
+    let result = format!(r#""status":"error","error":"{error}"{more}"#);
+    format!(r#"{{"event":"{event}",{result},"subscription":"{name}"}}"#)
 }
 
 /// Takes a server's text frames apart (RFC 6455, section 5.2).
