@@ -30,8 +30,15 @@ use crate::wire::ws::{self, Codec, Contexts, Event};
 pub type Body = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Body); 5] =
-    [("config", config), ("json", json), ("resp", resp), ("upgrade", upgrade), ("ws", ws)];
+pub const TARGETS: [(&str, Body); 7] = [
+    ("client", client),
+    ("config", config),
+    ("http_response", http_response),
+    ("json", json),
+    ("resp", resp),
+    ("upgrade", upgrade),
+    ("ws", ws),
+];
 
 /// Small, so that a fuzzer finds what is past it.
 const BYTES_MAX: usize = 600;
@@ -430,6 +437,8 @@ mod tests {
     #[test]
     fn the_corpora_hold() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+        let folders = fs::read_dir(&corpora).unwrap().count();
+        assert_eq!(folders, TARGETS.len(), "each corpus has its target");
         for (name, body) in TARGETS {
             let folder = corpora.join(name);
             let files = fs::read_dir(&folder).unwrap_or_else(|_| panic!("{}", folder.display()));
