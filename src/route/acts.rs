@@ -195,8 +195,7 @@ impl Router {
             self.refuse(id, current, &error, None, desk);
             return None;
         };
-        let session = session_of(&mut self.sessions, id);
-        session.auth = (!fields.is_empty()).then(|| Rc::new(fields));
+        self.set_auth(id, (!fields.is_empty()).then(|| Rc::new(fields)));
         count(desk, current.label, true);
         self.accept(id, current, None, desk);
         None
@@ -205,12 +204,11 @@ impl Router {
     fn join(&mut self, current: &Current, reply: &Reply<'_>, desk: &mut Desk<'_>) -> Option<Event> {
         let id = current.subscription.expect("there is one to join for");
         self.store_authorizer_fields(id, reply);
-        let subscription = self.subscriptions.get_mut(id).expect("it is being subscribed");
-        match self.topics.join(subscription.topic, id, &mut desk.asks.channels) {
+        let topic = self.subscriptions.get(id).expect("it is being subscribed").topic;
+        match self.topics.join(topic, id, &mut desk.asks.channels) {
             Joining::Waiting => None,
             Joining::Seated(seat) => {
-                subscription.seat = Some(seat);
-                subscription.phase = Phase::Provisional(Box::default());
+                self.sit_down(id, seat);
                 Some(Event::Yes)
             }
         }
@@ -225,8 +223,7 @@ impl Router {
         desk: &mut Desk<'_>,
     ) {
         let at = current.subscription.expect("there is one to confirm");
-        let subscription = self.subscriptions.get_mut(at).expect("it is being subscribed");
-        let phase = std::mem::replace(&mut subscription.phase, Phase::Confirmed);
+        let phase = self.become_reader(at);
         let session = session_of(&mut self.sessions, id);
         session.subscriptions.push(at);
         let is_connected = session.conn.is_some();
@@ -257,21 +254,6 @@ impl Router {
             if !stays && let Some(session) = self.sessions.get_mut(session) {
                 session.subscriptions.retain(|&other| other != id);
             }
-        }
-    }
-
-    /// The subscription gets no more messages; the last reader takes the channel with it.
-    pub(super) fn leave_topic(&mut self, id: SubscriptionId, desk: &mut Desk<'_>) {
-        let Some(subscription) = self.subscriptions.get_mut(id) else { return };
-        let Some(seat) = subscription.seat.take() else { return };
-        if let Phase::Provisional(held) = &mut subscription.phase {
-            **held = Default::default();
-        }
-        subscription.gate = None;
-        let topic = subscription.topic;
-        let moved = self.topics.leave(topic, id, Some(seat), &mut desk.asks.channels);
-        if let Some(moved) = moved.and_then(|moved| self.subscriptions.get_mut(moved)) {
-            moved.seat = Some(seat);
         }
     }
 

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use super::fields::{Extras, same_value};
 use super::gate::{Gate, Room};
 use super::publication::{Options, Publication, Unusable};
+use super::readers::Wanted;
 use super::session::{Held, Phase, Subscription};
+use super::topics::TopicId;
 use super::{Desk, Router};
 use crate::arena::SubscriptionId;
 use crate::config::{Level, Service};
@@ -108,9 +110,6 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// The filter fields that a message has: name, raw value, whether it is an extra field.
-type Wanted<'a> = Vec<(&'a str, &'a str, bool)>;
-
 fn wanted<'a>(service: &'a Service, publication: &Publication<'a>) -> Wanted<'a> {
     let present = |name: &'a String| {
         let is_extra = service.extra_fields.contains(name);
@@ -139,14 +138,40 @@ impl Router {
             let published_at = published_at(&publication, desk);
             frames.stamps = Some(Stamps { published_at, received_at: Some(desk.now.wall) });
         }
+        let is_own = topic == named;
+        // A trace wants the reason for each session that a message does not reach.
+        let may_look_up = is_own && !desk.log.trace_is_on();
+        if may_look_up && let Some((found, others)) = self.candidates(topic, &wanted) {
+            desk.metrics.messages_filtered[Filtered::Fields as usize] += others;
+            self.hold_for_provisional(topic, &publication, desk);
+            for id in found {
+                self.deliver(id, &wanted, &mut frames, desk);
+            }
+            return;
+        }
         for index in 0..self.topics.get(topic).readers().len() {
             let reader = self.topics.get(topic).readers()[index];
             if self.hold(reader, &publication, desk) {
                 continue;
             }
-            if let Some(id) = self.target(reader, named, topic == named) {
+            if let Some(id) = self.target(reader, named, is_own) {
                 self.deliver(id, &wanted, &mut frames, desk);
             }
+        }
+    }
+
+    /// Keeps a message for all of an indexed topic's readers that are not confirmed yet.
+    fn hold_for_provisional(
+        &mut self,
+        topic: TopicId,
+        publication: &Publication<'_>,
+        desk: &mut Desk<'_>,
+    ) {
+        let index = self.topics.get(topic).index.as_ref();
+        let readers: Vec<_> =
+            index.map(|index| index.provisional().iter().copied().collect()).unwrap_or_default();
+        for reader in readers {
+            self.hold(reader, publication, desk);
         }
     }
 
@@ -176,7 +201,7 @@ impl Router {
     fn target(
         &self,
         reader: SubscriptionId,
-        named: super::topics::TopicId,
+        named: TopicId,
         is_own: bool,
     ) -> Option<SubscriptionId> {
         if is_own {
@@ -215,15 +240,8 @@ impl Router {
     }
 
     fn matches_fields(&self, subscription: &Subscription, wanted: &Wanted<'_>) -> bool {
-        if wanted.is_empty() {
-            return true;
-        }
-        let session = self.sessions.get(subscription.session);
-        let auth = session.and_then(|session| session.auth.as_deref());
-        let extras = subscription.extras.as_deref().map(|extras| &extras.fields);
         wanted.iter().all(|(name, value, is_extra)| {
-            let fields = if *is_extra { extras } else { auth };
-            same_value(fields.and_then(|fields| fields.get(name)).unwrap_or("null"), value)
+            same_value(self.field_of(subscription, name, *is_extra).unwrap_or("null"), value)
         })
     }
 

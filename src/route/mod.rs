@@ -23,8 +23,10 @@ mod event;
 mod fanout;
 mod fields;
 mod gate;
+mod index;
 mod lru;
 mod publication;
+mod readers;
 mod reply;
 mod session;
 mod steps;
@@ -35,7 +37,7 @@ mod watch;
 
 use fields::ExtrasPool;
 use reply::Reply;
-use session::{Phase, Session, Subscription};
+use session::{Session, Subscription};
 use steps::Step;
 use topics::Topics;
 
@@ -95,10 +97,7 @@ impl Router {
         let seated = self.topics.joined(channel);
         // All sit down before the first goes on: it may leave at once, and then seats move.
         for &(id, seat) in &seated {
-            if let Some(subscription) = self.subscriptions.get_mut(id) {
-                subscription.seat = Some(seat);
-                subscription.phase = Phase::Provisional(Box::default());
-            }
+            self.sit_down(id, seat);
         }
         for (id, _) in seated {
             if let Some(subscription) = self.subscriptions.get(id) {

@@ -93,6 +93,13 @@ pub struct Subscription {
     pub watch: Option<Box<Watch>>,
 }
 
+impl Subscription {
+    /// Whether messages are held for it.
+    pub fn is_held(&self) -> bool {
+        matches!(self.phase, Phase::Provisional(_))
+    }
+}
+
 /// How far a subscription has come.
 #[derive(Debug)]
 pub enum Phase {

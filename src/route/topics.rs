@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
+use super::index::Index;
 use crate::arena::{Arena, Id, SubscriptionId};
 use crate::config::{Config, Service};
 
@@ -36,6 +37,8 @@ pub struct Topic {
     readers: Vec<SubscriptionId>,
     /// Those that wait for Redis to confirm.
     joining: Vec<SubscriptionId>,
+    /// Readers by the values of filter fields, where that is worth it.
+    pub index: Option<Box<Index>>,
 }
 
 impl Topic {
@@ -76,6 +79,7 @@ impl Topics {
             standing: Standing::Left,
             readers: Vec::new(),
             joining: Vec::new(),
+            index: None,
         });
         self.by_name.insert(name, id);
         id
@@ -96,6 +100,10 @@ impl Topics {
 
     pub fn get(&self, id: TopicId) -> &Topic {
         self.topics.get(id).expect("a held topic exists")
+    }
+
+    pub fn get_mut(&mut self, id: TopicId) -> &mut Topic {
+        self.topics.get_mut(id).expect("a held topic exists")
     }
 
     pub fn find(&self, name: &str) -> Option<TopicId> {
@@ -167,6 +175,7 @@ impl Topics {
             topic.standing = Standing::Left;
             // A storm of readers leaves no room behind.
             topic.readers = Vec::new();
+            topic.index = None;
             changes.push_back(ChannelChange::Leave(topic.name.clone()));
         }
         moved
@@ -195,6 +204,8 @@ impl Topics {
             if let Some(service) = config.service(&topic.service.name) {
                 topic.service = service.clone();
             }
+            // Its fields may be others now; it is made anew when a message asks for it.
+            topic.index = None;
         }
     }
 
@@ -217,6 +228,12 @@ impl Topics {
             assert!(used <= topic.holders, "readers hold their topic");
             assert_eq!(used > 0, topic.standing != Standing::Left, "used means subscribed");
             assert!(topic.joining.is_empty() || topic.standing == Standing::Joining);
+            if let Some(index) = &topic.index {
+                let confirmed = topic.readers.len() - index.provisional().len();
+                for field in 0..index.fields().len() {
+                    assert_eq!(index.len_of(field), confirmed, "every reader is indexed");
+                }
+            }
             assert!(topic.readers.is_empty() || topic.standing == Standing::Joined);
         }
     }

@@ -1,6 +1,7 @@
 //! A subscribe from its authorizer to `on_subscribe`, its roll-back at every step, and the
 //! messages that come meanwhile.
 
+use super::super::session::Phase;
 use super::*;
 
 fn all_hooks() -> Bench {

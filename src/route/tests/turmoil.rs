@@ -1,6 +1,7 @@
 //! Everything at once, in an order that a seed decides: whatever crosses, the callbacks of every
 //! subscription add up, clients hear what they should, and nothing stays behind.
 
+use super::super::session::Phase;
 use std::collections::BTreeMap;
 
 use super::*;
