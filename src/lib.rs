@@ -6,7 +6,8 @@
 //!   with the time, to the `engine`. It is the only room with system calls.
 //! - `engine` gives the bytes to the machine that the connection has: `conn::client` for a
 //!   WebSocket client, `conn::redis` for a link to Redis, `conn::calls` for a callback to a
-//!   service, `conn::scrape` for a peer at the metrics port.
+//!   service, `conn::scrape` for a peer at the metrics port, `conn::broker` for a peer of the
+//!   embedded broker.
 //! - these read them with the codecs of `wire` (handshake, frames, RESP, HTTP/1.1, JSON), and
 //!   tell what was heard.
 //! - what concerns subscriptions goes to the `route`r: its steps ask for callbacks and channels,

@@ -69,3 +69,43 @@ pub const CONFIG_SECONDS_MAX: u32 = 1_000_000_000;
 /// Any configured size or count: no allocation can be larger, and the sum of two does not
 /// overflow.
 pub const CONFIG_COUNT_MAX: usize = isize::MAX as usize;
+
+/// Peers of the embedded broker at once: Redis's own `maxclients`.
+pub const BROKER_PEERS_MAX: usize = 10_000;
+
+/// Bytes that wait for a peer of the broker while others wait already; past it the peer is closed.
+/// Redis's own hard limit for subscribers, and room for two of the largest messages.
+pub const BROKER_QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of messages that wait for a peer of the broker within one turn of the loop, whatever its
+/// socket would take: many patterns that match multiply what is published.
+pub const BROKER_BURST_BYTES_MAX: usize = 4 * BROKER_QUEUE_BYTES_MAX;
+
+/// Bytes that wait for a peer of the broker before its next command is looked at. A client writes
+/// its whole pipeline before it reads: at five bytes a reply this lets more than a million through.
+pub const BROKER_REPLY_BYTES_MAX: usize = 8 << 20;
+
+/// One word of a command from a peer of the broker that has not authenticated: Redis's own bound.
+pub const BROKER_STRANGER_BYTES_MAX: usize = 16_384;
+
+/// The name of a channel at the broker.
+pub const BROKER_CHANNEL_BYTES_MAX: usize = 65_536;
+
+/// A pattern at the broker, and the name of a peer. Matching costs at most pattern times channel.
+pub const BROKER_PATTERN_BYTES_MAX: usize = 1_024;
+
+/// Different patterns at the broker: each message on any channel is held against all of them.
+pub const BROKER_PATTERNS_MAX: usize = 1_024;
+
+/// Names of channels and patterns that one peer of the broker is subscribed to, in bytes and with
+/// `BROKER_SUBSCRIPTION_COST` for each.
+pub const BROKER_SUBSCRIBED_BYTES_MAX: usize = 64 << 20;
+
+/// What a subscription takes besides its name: nodes of two trees and a place among the readers.
+pub const BROKER_SUBSCRIPTION_COST: usize = 128;
+
+/// Commands between MULTI and EXEC, in bytes and with `BROKER_SUBSCRIPTION_COST` for each.
+pub const BROKER_TRANSACTION_BYTES_MAX: usize = 32 << 20;
+
+/// Time that a peer of the broker has to take the last words and to close, in seconds.
+pub const BROKER_LINGER_SECONDS: u64 = 2;

@@ -113,6 +113,7 @@ pub enum Input<'a> {
 pub enum Door {
     Clients,
     Metrics,
+    Broker,
 }
 
 /// What a connection is for.
@@ -126,6 +127,8 @@ pub enum Kind {
     Callback,
     /// A peer at the metrics port.
     Scrape,
+    /// A peer of the embedded broker.
+    Broker,
 }
 
 /// What the shell is to do.

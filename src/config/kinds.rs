@@ -26,6 +26,15 @@ pub fn text<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<String> {
     reader.string(node)
 }
 
+/// A text that lets somebody in. An empty one, from an empty variable perhaps, would let in all.
+pub fn secret<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<String> {
+    let text = reader.string(node)?;
+    if text.is_empty() {
+        return reader.refuse(node, "must not be empty; null means none");
+    }
+    Some(text)
+}
+
 /// A time-out or a period, in seconds.
 pub fn period<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<Duration> {
     let seconds = number(node).filter(|&seconds| seconds > 0.0);

@@ -40,6 +40,8 @@ pub struct Config {
     pub http: HttpConfig,
     pub redis: RedisConfig,
     pub redis_alt: Option<RedisConfig>,
+    /// The embedded broker: with it, no Redis is connected.
+    pub broker: Option<BrokerConfig>,
     /// The `ticket` method of `AUTHENTICATION`.
     pub ticket: Option<Rc<TicketConfig>>,
     /// In the order of their names.
@@ -156,6 +158,14 @@ pub struct RedisConfig {
 }
 
 #[derive(Clone, PartialEq, Debug)]
+pub struct BrokerConfig {
+    pub host: String,
+    pub port: u16,
+    /// What `AUTH` demands; `None`: everybody is let in.
+    pub password: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
 pub struct TicketConfig {
     pub validation_url: Rc<Url>,
     pub auth_fields: Vec<String>,
@@ -252,6 +262,12 @@ impl Default for RedisConfig {
     }
 }
 
+impl Default for BrokerConfig {
+    fn default() -> BrokerConfig {
+        BrokerConfig { host: "127.0.0.1".to_owned(), port: 6379, password: None }
+    }
+}
+
 impl Default for LogConfig {
     fn default() -> LogConfig {
         LogConfig {
@@ -282,6 +298,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             redis: RedisConfig::default(),
             redis_alt: None,
+            broker: None,
             ticket: None,
             services: Vec::new(),
             message_metadata: false,

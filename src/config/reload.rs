@@ -20,6 +20,7 @@ pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> 
         http: _,
         redis,
         redis_alt,
+        broker,
         ticket: _,
         services: _,
         message_metadata,
@@ -35,6 +36,7 @@ pub fn changes_needing_restart(old: &Config, new: &Config) -> Vec<&'static str> 
         ("METRICS", *metrics != new.metrics),
         ("REDIS", *redis != new.redis),
         ("REDIS_ALT", *redis_alt != new.redis_alt),
+        ("BROKER", *broker != new.broker),
         ("MESSAGE_METADATA", *message_metadata != new.message_metadata),
     ];
     differing.into_iter().filter(|&(_, differs)| differs).map(|(key, _)| key).collect()

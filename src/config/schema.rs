@@ -5,14 +5,14 @@ use std::rc::Rc;
 
 use super::kinds::{
     address_block, anything, choice, count, database, empty_object, flag, header_name, level, list,
-    origin, period, port, port_or_text, refused, size, text, tries, url, wait,
+    origin, period, port, port_or_text, refused, secret, size, text, tries, url, wait,
 };
 use super::read::{ConfigError, Node, Reader, Section};
 use super::text::blank_comments;
 use super::url::NEEDS_TLS;
 use super::{
-    Config, HttpConfig, Limits, LogConfig, LogStyle, MetricsConfig, OnDisconnect, Prometheus,
-    RedisConfig, Service, TicketConfig, WsPing,
+    BrokerConfig, Config, HttpConfig, Limits, LogConfig, LogStyle, MetricsConfig, OnDisconnect,
+    Prometheus, RedisConfig, Service, TicketConfig, WsPing,
 };
 use crate::message::Hook;
 
@@ -57,8 +57,7 @@ fn everything(top: &mut Section<'_, '_>, config: &mut Config) {
     top.set("SERVICES", &mut config.services, services);
     top.set("MESSAGE_METADATA", &mut config.message_metadata, flag);
     top.set("LIMITS", &mut config.limits, limits);
-    let no_broker = "this build has no embedded broker; set BROKER to null, and REDIS to a Redis";
-    top.set_or_null("BROKER", &mut None, refused(no_broker));
+    top.set_or_null("BROKER", &mut config.broker, broker);
 }
 
 fn ws_ssl<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<()> {
@@ -157,6 +156,16 @@ fn redis<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<RedisConfig> {
         s.set("max_message_bytes", &mut redis.max_message_bytes, size);
     });
     Some(redis)
+}
+
+fn broker<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<BrokerConfig> {
+    let mut broker = BrokerConfig::default();
+    reader.object(node, |s| {
+        s.set("host", &mut broker.host, text);
+        s.set("port", &mut broker.port, port);
+        s.set_or_null("password", &mut broker.password, secret);
+    });
+    Some(broker)
 }
 
 fn ticket<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<Rc<TicketConfig>> {

@@ -162,6 +162,20 @@ fn the_list_of_header_names_goes_before_the_single_one() {
 }
 
 #[test]
+fn each_key_of_broker_is_taken() {
+    let check = |keys: &str, change: fn(&mut BrokerConfig)| {
+        changes(&format!(r#"{{"BROKER": {{{keys}}}}}"#), |c| {
+            change(c.broker.insert(BrokerConfig::default()));
+        });
+    };
+    check("", |_| {});
+    check(r#""host": """#, |b| b.host = String::new());
+    check(r#""port": 0"#, |b| b.port = 0);
+    check(r#""password": null"#, |_| {});
+    check(r#""password": "p""#, |b| b.password = Some("p".to_owned()));
+}
+
+#[test]
 fn each_key_of_redis_is_taken() {
     let check = |keys: &str, change: fn(&mut RedisConfig)| {
         changes(&format!(r#"{{"REDIS": {{{keys}}}}}"#), |c| change(&mut c.redis));
@@ -441,10 +455,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "WS_SSL.cert: TLS is not in this build; a build with the cargo feature `tls` is \
              needed (or a proxy in between that does TLS)",
     ),
-    (
-        r#"{"BROKER": {"host": "127.0.0.1", "port": 6379, "password": "s3cret"}}"#,
-        "BROKER: this build has no embedded broker; set BROKER to null, and REDIS to a Redis",
-    ),
+    (r#"{"BROKER": {"password": ""}}"#, "BROKER.password: must not be empty; null means none"),
     // The environment.
     (r#"{"WS_HOST": "${NONE}"}"#, "WS_HOST: the environment variable NONE is not set"),
     (
@@ -478,7 +489,7 @@ fn all_mistakes_come_out_in_the_order_of_the_file() {
         "LIMITS": {"max_mesage_bytes": 1, "close_timeout": -1},
         "WS_PORT": "x",
         "WS_PORT": 1,
-        "BROKER": {}
+        "BROKER": {"port": "6379"}
     }"#;
     let expected = "\
 SERVICES.b.on_heartbeat: must be a string
@@ -496,7 +507,7 @@ LIMITS.max_mesage_bytes: unknown key; did you mean max_message_bytes?
 LIMITS.close_timeout: must be a number of seconds, above 0
 WS_PORT: must be a port number, 0 to 65535
 WS_PORT: key given twice; leave one of them out
-BROKER: this build has no embedded broker; set BROKER to null, and REDIS to a Redis";
+BROKER.port: must be a port number, 0 to 65535";
     assert_eq!(refused(text), expected.lines().collect::<Vec<_>>());
 }
 
@@ -507,7 +518,7 @@ fn a_reload_names_what_only_a_restart_changes() {
         r#"{"WS_HOST": "::", "WS_PORT": 1, "WS_PING": {"timeout": 1}, "WS_PONG_IMMEDIATE": true,
             "WS_ALLOWED_ORIGINS": [], "WS_REUSE_PORT": true, "WS_TRUSTED_PROXIES": ["::1"],
             "LOG": {"level": null}, "METRICS": {"log": {}}, "HTTP": {"tries": 1},
-            "REDIS": {"db": 1}, "REDIS_ALT": {}, "MESSAGE_METADATA": true,
+            "REDIS": {"db": 1}, "REDIS_ALT": {}, "BROKER": {}, "MESSAGE_METADATA": true,
             "AUTHENTICATION": {"ticket": {"validation_url": "http://h", "auth_fields": []}},
             "SERVICES": {"a": {}}, "LIMITS": {"close_timeout": 1}}"#,
     );
@@ -521,6 +532,7 @@ fn a_reload_names_what_only_a_restart_changes() {
         "METRICS",
         "REDIS",
         "REDIS_ALT",
+        "BROKER",
         "MESSAGE_METADATA",
     ];
     assert_eq!(changes_needing_restart(&old, &changed), restart);

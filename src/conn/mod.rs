@@ -1,6 +1,7 @@
 //! One state machine per kind of connection: bytes in, frames out, next deadline.
 
 pub mod access;
+pub mod broker;
 pub mod callback;
 pub mod calls;
 pub mod client;

@@ -184,6 +184,7 @@ impl Engine {
     }
 
     pub(super) fn too_slow(&mut self, conn: ConnId) {
+        self.at_broker(|broker, context| broker.too_slow(conn, context));
         // Asked for more than once in a turn, it is closed once.
         if self.clients.get(conn).is_some_and(|slot| slot.session.is_some()) {
             self.close_client(conn, close_code::TRY_AGAIN_LATER, "slow consumer");
@@ -229,6 +230,9 @@ impl Engine {
 
     /// Something was written: a closing connection may be done.
     pub(super) fn flushed(&mut self, conn: ConnId) {
+        if self.ports.kind(conn) == Some(Kind::Broker) {
+            return self.broker_flushed(conn);
+        }
         let done =
             self.ports.mail.outbox(conn).is_some_and(|out| out.is_sealed() && out.is_empty());
         if done && let Some(slot) = self.clients.get_mut(conn) {

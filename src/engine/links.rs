@@ -92,6 +92,12 @@ impl Engine {
 
     /// The router wants a channel's messages.
     pub(super) fn join(&mut self, channel: Rc<str>) {
+        if let Some(broker) = &mut self.broker {
+            return match broker.join(&channel) {
+                true => self.router.joined(&channel, &mut desk!(self)),
+                false => self.router.join_refused(&channel, &mut desk!(self)),
+            };
+        }
         if !self.all_connected() {
             return self.router.join_refused(&channel, &mut desk!(self));
         }
@@ -100,6 +106,7 @@ impl Engine {
     }
 
     pub(super) fn leave(&mut self, channel: &str) {
+        self.at_broker(|broker, _| broker.leave(channel));
         self.confirmations.0.remove(channel);
         self.each_link(|link, context| link.unsubscribe(channel, context));
     }

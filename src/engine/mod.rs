@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use crate::arena::{ConnId, ConnTag, Table};
 use crate::config::Config;
+use crate::conn::broker::Broker;
 use crate::conn::calls::{CallContext, Calls};
 use crate::conn::redis::Link;
 use crate::conn::scrape::Scrape;
@@ -23,6 +24,7 @@ use crate::time::{Instant, Now, soonest};
 use crate::timers::{Timer, Timers};
 use crate::wire::ws::Contexts;
 
+mod broker;
 mod clients;
 mod links;
 mod service;
@@ -63,7 +65,9 @@ pub struct Engine {
     addresses: HashMap<IpAddr, usize>,
     contexts: Contexts,
     scrapes: Table<ConnTag, ScrapeSlot>,
+    /// None where there is a broker.
     links: Vec<Link>,
+    broker: Option<Broker>,
     confirmations: Confirmations,
     calls: Calls,
     router: Router,
@@ -89,7 +93,10 @@ use desk;
 
 impl Engine {
     pub fn new(config: Rc<Config>, setup: Setup) -> Engine {
+        let broker = config.broker.as_ref();
+        let broker = broker.map(|broker| Broker::new(broker, &config, setup.pid));
         let redis = std::iter::once(&config.redis).chain(&config.redis_alt);
+        let redis = redis.filter(|_| broker.is_none());
         let links: Vec<Link> =
             redis.enumerate().map(|(index, redis)| Link::new(index, redis.clone())).collect();
         let metrics =
@@ -109,6 +116,7 @@ impl Engine {
             contexts: Contexts::default(),
             scrapes: Table::default(),
             links,
+            broker,
             confirmations: Confirmations::default(),
             calls: Calls::default(),
             router: Router::default(),
@@ -130,6 +138,7 @@ impl Core for Engine {
             Door::Clients if self.is_stopping() => None,
             Door::Clients => Some(self.accept_client(peer)),
             Door::Metrics => self.accept_scrape(),
+            Door::Broker => self.accept_broker(peer),
         }
     }
 
@@ -177,6 +186,7 @@ impl Core for Engine {
             Some(Kind::Client) => {
                 self.clients.get(conn).is_none_or(|slot| slot.client.wants_read())
             }
+            Some(Kind::Broker) => self.broker.as_ref().is_none_or(|broker| broker.wants_read(conn)),
             kind => kind.is_some(),
         }
     }
@@ -225,7 +235,7 @@ impl Engine {
                 let (calls, mut context) = self.lend_calls();
                 calls.connected(conn, &mut context);
             }
-            Some(Kind::Client | Kind::Scrape) | None => {}
+            Some(Kind::Client | Kind::Scrape | Kind::Broker) | None => {}
         }
     }
 
@@ -241,6 +251,7 @@ impl Engine {
                 calls.received(conn, bytes, &mut context);
             }
             Some(Kind::Scrape) => self.hear_scrape(conn, bytes),
+            Some(Kind::Broker) => self.hear_broker(conn, bytes),
             None => {}
         }
     }
@@ -254,6 +265,7 @@ impl Engine {
                 calls.ended(conn, &mut context);
             }
             Some(Kind::Scrape) => self.scrape_ended(conn),
+            Some(Kind::Broker) => self.at_broker(|broker, context| broker.ended(conn, context)),
             None => {}
         }
     }
@@ -267,6 +279,7 @@ impl Engine {
                 calls.lost(conn, why, &mut context);
             }
             Some(Kind::Scrape) => self.scrape_lost(conn),
+            Some(Kind::Broker) => self.at_broker(|broker, context| broker.lost(conn, context)),
             None => {}
         }
     }
@@ -298,6 +311,7 @@ impl Engine {
         match self.ports.kind(conn) {
             Some(Kind::Client) => self.client_due(conn),
             Some(Kind::Scrape) => self.scrape_due(conn),
+            Some(Kind::Broker) => self.at_broker(|broker, context| broker.due(conn, context)),
             Some(Kind::Redis(_) | Kind::Callback) | None => {}
         }
     }
@@ -342,6 +356,7 @@ impl Engine {
         self.ports.mail.audit();
         self.calls.audit();
         self.router.audit();
+        self.broker.iter().for_each(Broker::audit);
         let sessions = self.clients.iter().filter(|(_, slot)| slot.session.is_some()).count();
         assert!(sessions <= self.router.sessions(), "a client's session is known");
         assert_eq!(sessions as u64, self.metrics.connections, "connections are counted");

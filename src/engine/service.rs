@@ -27,8 +27,11 @@ pub(super) enum State {
 }
 
 impl Engine {
-    /// Begins: connects to every Redis.
+    /// Begins: connects to every Redis, or serves at once with the embedded broker.
     pub(super) fn begin(&mut self) {
+        if self.broker.is_some() {
+            return self.link_ready();
+        }
         let redis = std::iter::once(&self.config.redis).chain(&self.config.redis_alt);
         let longest = redis.map(|redis| redis.connect_timeout).max().unwrap_or(Duration::ZERO);
         self.timers.set(self.now.mono.after(longest), Timer::Start);
@@ -61,7 +64,7 @@ impl Engine {
         }
     }
 
-    /// A link has become usable.
+    /// A link has become usable, or none is needed.
     pub(super) fn link_ready(&mut self) {
         if !self.all_connected() {
             return;

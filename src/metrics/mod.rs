@@ -255,6 +255,12 @@ pub struct Metrics {
     pub callbacks_queued: u64,
     /// `REDIS`, then `REDIS_ALT` where there is one.
     pub redis: Vec<RedisMetrics>,
+    /// Peers of the embedded broker, now.
+    pub broker_connections: u64,
+    /// Messages published at the broker, whoever reads them.
+    pub broker_published: u64,
+    /// Peers closed because they read too slowly.
+    pub broker_slow_peers: u64,
     /// Confirmed subscriptions of all sessions.
     pub subscriptions: u64,
     /// Bytes waiting in user space for WebSocket clients.

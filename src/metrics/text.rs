@@ -22,6 +22,7 @@ pub fn render(metrics: &Metrics, process: &ProcessFigures, version: &str) -> Str
     write_messages(&mut page, metrics);
     write_callbacks(&mut page, metrics);
     write_redis(&mut page, metrics);
+    write_broker(&mut page, metrics);
     write_process(&mut page, process);
     page.counter("socketshark_log_lines_dropped_total", "Log lines that found no room.")
         .sample(&[], metrics.log_lines_dropped);
@@ -126,6 +127,17 @@ fn write_redis(page: &mut Page, metrics: &Metrics) {
     for (label, link) in links() {
         channels.sample(&[("redis", label)], link.channels);
     }
+}
+
+fn write_broker(page: &mut Page, metrics: &Metrics) {
+    page.gauge("socketshark_broker_connections", "Connections to the embedded broker.")
+        .sample(&[], metrics.broker_connections);
+    let help = "Messages published at the embedded broker, read by anybody or not.";
+    page.counter("socketshark_broker_messages_published_total", help)
+        .sample(&[], metrics.broker_published);
+    let help = "Connections to the embedded broker closed because they read too slowly.";
+    page.counter("socketshark_broker_slow_connections_total", help)
+        .sample(&[], metrics.broker_slow_peers);
 }
 
 /// The names and texts are those of the official client libraries.

@@ -41,6 +41,10 @@ const SIGNALS: Token = Token(usize::MAX - 1);
 const RESOLVED: Token = Token(usize::MAX - 2);
 const CLIENT_DOOR: usize = usize::MAX - 32;
 const METRICS_DOOR: usize = usize::MAX - 64;
+const BROKER_DOOR: usize = usize::MAX - 96;
+
+/// In the order of accepting.
+const DOORS: [Door; 3] = [Door::Metrics, Door::Broker, Door::Clients];
 
 /// Events taken from one poll; more wait for the next.
 const EVENTS_PER_TURN: usize = 1024;
@@ -100,6 +104,7 @@ struct Shell<C> {
     sockets: Sockets,
     clients: Listeners,
     metrics: Listeners,
+    broker: Listeners,
     signals: Signals,
     resolver: Resolver,
     stderr: Stderr,
@@ -122,10 +127,18 @@ impl<C: Core> Shell<C> {
         if let Some(prometheus) = &config.metrics.prometheus {
             metrics.open(&prometheus.host, prometheus.port, false, poll.registry())?;
         }
+        let mut broker = Listeners::new(BROKER_DOOR);
+        if let Some(config) = &config.broker {
+            broker.open(&config.host, config.port, false, poll.registry())?;
+        }
         let clock = Clock::new();
         let now = clock.now();
         if let Some(address) = metrics.address() {
             let line = core.log().at(now, Level::Info, "metrics port open");
+            drop(line.display("host", address.ip()).number("port", address.port().into()));
+        }
+        if let Some(address) = broker.address() {
+            let line = core.log().at(now, Level::Info, "broker listening");
             drop(line.display("host", address.ip()).number("port", address.port().into()));
         }
         Ok(Shell {
@@ -137,6 +150,7 @@ impl<C: Core> Shell<C> {
             sockets: Sockets::new(descriptors),
             clients: Listeners::new(CLIENT_DOOR),
             metrics,
+            broker,
             signals,
             resolver,
             stderr: Stderr::new(),
@@ -151,8 +165,7 @@ impl<C: Core> Shell<C> {
     fn turn(&mut self) -> Result<(), String> {
         let busy = self.core.has_work()
             || self.sockets.has_readable()
-            || (self.clients.is_ready() && self.sockets.has_room_for(Door::Clients))
-            || (self.metrics.is_ready() && self.sockets.has_room_for(Door::Metrics));
+            || DOORS.iter().any(|&door| self.may_accept(door));
         let deadline = soonest(self.core.next_deadline(), self.sockets.rests_until());
         let timeout = if busy { Some(Duration::ZERO) } else { self.clock.until(deadline) };
         match self.poll.poll(&mut self.events, timeout) {
@@ -179,6 +192,7 @@ impl<C: Core> Shell<C> {
                 RESOLVED => woken = true,
                 token if self.clients.owns(token) => self.clients.set_ready(),
                 token if self.metrics.owns(token) => self.metrics.set_ready(),
+                token if self.broker.owns(token) => self.broker.set_ready(),
                 token => {
                     if let Some(conn) = self.sockets.note(event, token) {
                         self.core.unblocked(conn);
@@ -209,20 +223,34 @@ impl<C: Core> Shell<C> {
         }
     }
 
+    /// Whether somebody may wait at a port that there is room for.
+    fn may_accept(&self, door: Door) -> bool {
+        let listeners = match door {
+            Door::Clients => &self.clients,
+            Door::Metrics => &self.metrics,
+            Door::Broker => &self.broker,
+        };
+        listeners.is_ready() && self.sockets.has_room_for(door)
+    }
+
     fn accept(&mut self) {
-        for door in [Door::Metrics, Door::Clients] {
+        for door in DOORS {
             for _ in 0..ACCEPTS_PER_TURN {
-                if !self.sockets.has_room_for(door) {
+                if !self.may_accept(door) {
                     break;
                 }
                 let listeners = match door {
                     Door::Clients => &mut self.clients,
                     Door::Metrics => &mut self.metrics,
+                    Door::Broker => &mut self.broker,
                 };
                 match listeners.accept() {
                     None => break,
                     Some(Ok((stream, peer))) => {
                         let Some(conn) = self.core.accept(self.now, door, peer) else { continue };
+                        if door == Door::Broker {
+                            sockets::keep_alive(&stream);
+                        }
                         let registry = self.poll.registry();
                         if let Err(error) = self.sockets.add(conn, stream, registry) {
                             self.core.handle(self.now, Input::Lost(conn, &error.to_string()));
@@ -249,8 +277,8 @@ impl<C: Core> Shell<C> {
         for _ in 0..self.sockets.readable_len() {
             let Some(conn) = self.sockets.next_readable() else { break };
             // Messages are not taken in faster than fan-outs go out: others have their turn.
-            let is_redis = matches!(self.core.kind(conn), Some(Kind::Redis(_)));
-            if is_redis && self.core.backlog() > BULK_WRITES_PER_TURN {
+            let publishes = matches!(self.core.kind(conn), Some(Kind::Redis(_) | Kind::Broker));
+            if publishes && self.core.backlog() > BULK_WRITES_PER_TURN {
                 self.sockets.read_later(conn);
                 continue;
             }

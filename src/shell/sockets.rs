@@ -26,6 +26,9 @@ const RESERVE_MAX: usize = 64;
 /// After the system refused a descriptor, nothing is accepted for this long, or until one is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Silence after which the system asks whether a peer of the broker is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
+
 /// Bytes written to one socket in one turn.
 const WRITE_BYTES_PER_TURN: usize = 1 << 20;
 
@@ -103,12 +106,12 @@ impl Sockets {
     }
 
     /// Whether another connection may be accepted: clients leave a reserve to callbacks and
-    /// Redis, the metrics port half of it.
+    /// Redis, the metrics port and the broker half of it.
     pub fn has_room_for(&self, door: Door) -> bool {
         let reserve = (self.descriptors / 4).min(RESERVE_MAX);
         let kept = match door {
             Door::Clients => reserve,
-            Door::Metrics => reserve / 2,
+            Door::Metrics | Door::Broker => reserve / 2,
         };
         let fixed = FIXED_DESCRIPTORS.min(self.descriptors / 4);
         self.resting.is_none() && self.len() + kept + fixed < self.descriptors
@@ -356,6 +359,14 @@ fn quick_acknowledge(stream: &TcpStream) {
 /// Elsewhere there is no such option.
 #[cfg(not(target_os = "linux"))]
 fn quick_acknowledge(_stream: &TcpStream) {}
+
+/// Has the system look after a peer that may be silent for long, as Redis does, so that one whose
+/// machine is gone does not stay for ever.
+pub fn keep_alive(stream: &TcpStream) {
+    let probes = socket2::TcpKeepalive::new().with_time(KEEP_ALIVE);
+    // A socket that cannot be told works.
+    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
+}
 
 fn token_of(conn: ConnId) -> Token {
     Token(conn.index() | ((conn.generation() as usize) << INDEX_BITS))

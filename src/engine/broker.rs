@@ -1,0 +1,54 @@
+//! The embedded broker: the router reads its channels as it would read a Redis's, but each wish is
+//! granted at once.
+
+use std::net::SocketAddr;
+
+use super::{Engine, desk};
+use crate::arena::ConnId;
+use crate::conn::broker::{self, Broker};
+use crate::route::Desk;
+
+/// Lends the broker everything it may touch.
+macro_rules! broker_context {
+    ($engine:expr) => {
+        broker::Context {
+            now: $engine.now,
+            ports: &mut $engine.ports,
+            timers: &mut $engine.timers,
+            log: &mut $engine.log,
+            metrics: &mut $engine.metrics,
+        }
+    };
+}
+
+impl Engine {
+    pub(super) fn accept_broker(&mut self, peer: SocketAddr) -> Option<ConnId> {
+        let broker = self.broker.as_mut()?;
+        broker.accept(peer, &mut broker_context!(self))
+    }
+
+    /// Takes a peer's bytes through the broker; what the router reads goes there.
+    pub(super) fn hear_broker(&mut self, conn: ConnId, bytes: &[u8]) {
+        let mut input = bytes;
+        while let Some(broker) = &mut self.broker
+            && let Some(message) = broker.next(conn, &mut input, &mut broker_context!(self))
+        {
+            self.router.publish(&message.channel, &message.payload, &mut desk!(self));
+        }
+    }
+
+    pub(super) fn at_broker(&mut self, act: impl FnOnce(&mut Broker, &mut broker::Context<'_>)) {
+        if let Some(broker) = &mut self.broker {
+            act(broker, &mut broker_context!(self));
+        }
+    }
+
+    /// Something was written: commands may have waited for that.
+    pub(super) fn broker_flushed(&mut self, conn: ConnId) {
+        let Some(broker) = &mut self.broker else { return };
+        if let Some(held) = broker.flushed(conn, &mut broker_context!(self)) {
+            self.hear_broker(conn, &held);
+            self.settle();
+        }
+    }
+}
