@@ -7,6 +7,7 @@
 //! - `http`: HTTP heads, as client and service need them
 //! - `client`: WebSocket clients
 //! - `router`: the program itself
+//! - `broker`: the program as its own broker
 //! - `calling`: a world in which every subscribe is one call
 //!
 //! No test sleeps for a fixed time: it waits for what must happen, with a deadline. That something
@@ -14,6 +15,7 @@
 #![allow(dead_code, reason = "every test file compiles all of this and uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+pub mod broker;
 pub mod calling;
 pub mod client;
 pub mod http;
