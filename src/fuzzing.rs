@@ -12,7 +12,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde_json::value::RawValue;
 
 use crate::arena::ConnId;
-use crate::config::{self, Config, ConfigError, Limits};
+use crate::config::{self, BrokerConfig, Config, ConfigError, Limits};
+use crate::conn::broker::{self, Broker};
 use crate::conn::client::{Client, ClientContext, Heard};
 use crate::limits::{HEADERS_MAX, JSON_DEPTH_MAX};
 use crate::log::Log;
@@ -20,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::ports::{Kind, Output, Ports};
 use crate::random::Random;
 use crate::time::Now;
+use crate::timers::Timers;
 use crate::wire::http::{Reader, Response, Rules};
 use crate::wire::json::{self, Object};
 use crate::wire::resp::{self, Parser, Value};
@@ -30,7 +32,8 @@ use crate::wire::ws::{self, Codec, Contexts, Event};
 pub type Body = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 8] = [
+    ("broker", broker),
     ("client", client),
     ("config", config),
     ("http_response", http_response),
@@ -413,6 +416,50 @@ fn play_client(pieces: &[&[u8]]) -> Played {
     }
     let outputs = std::iter::from_fn(|| ports.poll()).collect();
     Played { heard, outputs, sent }
+}
+
+/// A peer of the broker is answered the same in all cuts, and the router gets the same messages.
+/// One that never says a 3 is answered in RESP2.
+pub fn broker(data: &[u8]) {
+    let (sent, _) = in_all_cuts(data, play_broker);
+    let mut parser = Parser::new(usize::MAX);
+    let mut rest = sent.as_slice();
+    while !data.contains(&b'3') && !rest.is_empty() {
+        let value = parser.next(&mut rest).expect("replies are RESP");
+        assert!(value.is_some(), "replies are whole: {}", sent.escape_ascii());
+    }
+}
+
+/// What was written, and what the router got.
+type Conversation = (Vec<u8>, Vec<(String, Vec<u8>)>);
+
+/// One peer, on a socket that takes everything, beside a router that reads `a`.
+fn play_broker(pieces: &[&[u8]]) -> Conversation {
+    let settings = BrokerConfig { password: Some("p".to_owned()), ..BrokerConfig::default() };
+    let mut config = Config::default();
+    config.redis.max_message_bytes = BYTES_MAX;
+    let mut broker = Broker::new(&settings, &config, 1);
+    broker.join("a");
+    let mut ports = Ports::default();
+    let mut ctx = broker::Context {
+        now: Now::default(),
+        ports: &mut ports,
+        timers: &mut Timers::default(),
+        log: &mut Log::new(&config.log, 1, false),
+        metrics: &mut Metrics::default(),
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let conn = broker.accept(address, &mut ctx).expect("there is room for one");
+    let (mut sent, mut heard) = (Vec::new(), Vec::new());
+    for mut piece in pieces.iter().copied() {
+        while let Some(message) = broker.next(conn, &mut piece, &mut ctx) {
+            heard.push((message.channel, message.payload.into_owned()));
+        }
+        broker.audit();
+        ctx.ports.mail.audit();
+        write_out(ctx.ports, conn, &mut sent);
+    }
+    (sent, heard)
 }
 
 fn write_out(ports: &mut Ports, conn: ConnId, into: &mut Vec<u8>) {
