@@ -149,7 +149,10 @@ impl Core for Echo {
 
     fn handle(&mut self, now: Now, input: Input<'_>) {
         match input {
-            Input::Listening(address) => println!("ws://{address}"),
+            Input::Listening(address) => {
+                self.lent.metrics.ready = true;
+                println!("ws://{address}");
+            }
             Input::Received(conn, bytes) => {
                 self.with(now, conn, |client, context| hear(client, bytes, context));
             }

@@ -71,6 +71,10 @@ impl Listeners {
         self.sockets.first()?.local_addr().ok()
     }
 
+    pub fn is_open(&self) -> bool {
+        !self.sockets.is_empty()
+    }
+
     pub fn owns(&self, token: Token) -> bool {
         (self.first_token..self.first_token + ADDRESSES_MAX).contains(&token.0)
     }

@@ -23,6 +23,7 @@ use crate::time::{Now, soonest};
 mod clock;
 mod joined;
 mod listen;
+mod notify;
 mod process;
 mod resolve;
 mod signals;
@@ -31,6 +32,7 @@ mod stderr;
 
 use clock::Clock;
 use listen::Listeners;
+use notify::{Notifier, Phase};
 use resolve::Resolver;
 use signals::{Signal, Signals};
 use sockets::{Flushed, Read, Sockets};
@@ -90,6 +92,8 @@ pub fn drive(core: impl Core, config: Rc<Config>, path: Option<&Path>) -> Result
         }
         shell.flush();
         shell.write_log();
+        let phase = shell.phase();
+        shell.notifier.turn(shell.now.mono, phase);
         shell.turn()?;
     }
 }
@@ -108,6 +112,7 @@ struct Shell<C> {
     signals: Signals,
     resolver: Resolver,
     stderr: Stderr,
+    notifier: Notifier,
     clock: Clock,
     now: Now,
     started: SystemTime,
@@ -141,6 +146,11 @@ impl<C: Core> Shell<C> {
             let line = core.log().at(now, Level::Info, "broker listening");
             drop(line.display("host", address.ip()).number("port", address.port().into()));
         }
+        let notifier = Notifier::from_environment().unwrap_or_else(|error| {
+            let line = core.log().at(now, Level::Warning, "cannot notify the service manager");
+            drop(line.display("error", error));
+            Notifier::silent()
+        });
         Ok(Shell {
             path: path.map(Path::to_owned),
             config,
@@ -154,6 +164,7 @@ impl<C: Core> Shell<C> {
             signals,
             resolver,
             stderr: Stderr::new(),
+            notifier,
             clock,
             now,
             started: SystemTime::now(),
@@ -166,7 +177,8 @@ impl<C: Core> Shell<C> {
         let busy = self.core.has_work()
             || self.sockets.has_readable()
             || DOORS.iter().any(|&door| self.may_accept(door));
-        let deadline = soonest(self.core.next_deadline(), self.sockets.rests_until());
+        let shells = soonest(self.sockets.rests_until(), self.notifier.next_deadline());
+        let deadline = soonest(self.core.next_deadline(), shells);
         let timeout = if busy { Some(Duration::ZERO) } else { self.clock.until(deadline) };
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
@@ -209,7 +221,10 @@ impl<C: Core> Shell<C> {
             for signal in self.signals.take() {
                 let input = match (signal, &self.path) {
                     (Signal::Stop, _) => Input::Stop,
-                    (Signal::Reload, Some(path)) => Input::Reload(load(path).map(Box::new)),
+                    (Signal::Reload, Some(path)) => {
+                        self.notifier.reloading(self.now.mono);
+                        Input::Reload(load(path).map(Box::new))
+                    }
                     (Signal::Reload, None) => continue,
                 };
                 self.core.handle(self.now, input);
@@ -322,7 +337,10 @@ impl<C: Core> Shell<C> {
         while let Some(output) = self.core.poll() {
             match output {
                 Output::Listen => self.listen()?,
-                Output::StopListening => self.clients.close(self.poll.registry()),
+                Output::StopListening => {
+                    self.clients.close(self.poll.registry());
+                    self.notifier.turn(self.now.mono, Phase::Stopping);
+                }
                 Output::Connect { conn, to } => {
                     if let Err(why) = self.sockets.dial(conn, to, self.poll.registry()) {
                         self.core.handle(self.now, Input::Lost(conn, &why.to_string()));
@@ -351,6 +369,15 @@ impl<C: Core> Shell<C> {
             self.core.handle(self.now, Input::Listening(address));
         }
         Ok(())
+    }
+
+    /// How the process is; `Phase::Stopping` is told where it begins.
+    fn phase(&mut self) -> Phase {
+        match (self.clients.is_open(), self.core.metrics().ready) {
+            (false, _) => Phase::Starting,
+            (true, true) => Phase::Serving,
+            (true, false) => Phase::Refusing,
+        }
     }
 
     /// Writes what waits: all replies, and of fan-outs as much as a turn may take.

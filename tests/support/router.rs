@@ -73,6 +73,13 @@ impl Router {
         Router::launch_by(command, config)
     }
 
+    /// With these variables in its environment.
+    pub fn launch_with_environment(variables: &[(&str, &str)], config: Value) -> Router {
+        let mut command = Command::new(BINARY);
+        command.envs(variables.iter().copied());
+        Router::launch_by(command, config)
+    }
+
     fn launch_by(mut command: Command, mut config: Value) -> Router {
         let metrics_port = free_port();
         let metrics = json!({ "prometheus": { "host": "127.0.0.1", "port": metrics_port } });
