@@ -198,6 +198,10 @@ impl Core for Echo {
         self.clients.get(conn).is_some_and(Client::wants_read)
     }
 
+    fn appetite(&self, conn: ConnId) -> usize {
+        self.clients.get(conn).map_or(0, Client::appetite)
+    }
+
     fn ports(&self) -> &Ports {
         &self.lent.ports
     }

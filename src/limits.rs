@@ -39,8 +39,12 @@ pub const LINGER_BYTES_MAX: usize = 2 << 20;
 /// Bytes of the one buffer that all sockets are read into.
 pub const SCRATCH_BYTES: usize = 65_536;
 
-/// Bytes taken from one socket in one turn of the loop.
+/// Bytes taken from one Redis or service in one turn of the loop.
 pub const READ_BYTES_PER_TURN: usize = 4 * SCRATCH_BYTES;
+
+/// Bytes taken from one client in one turn, but for the rest of a longer frame: at most 700 events
+/// of no content, which cost the others less than a millisecond.
+pub const CLIENT_READ_BYTES_PER_TURN: usize = 4_096;
 
 /// Handshakes accepted in one turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
@@ -50,6 +54,10 @@ pub const BULK_WRITES_PER_TURN: usize = 512;
 
 /// Slices of one vectored write. Linux takes 1,024; past 64 the system call's own cost is gone.
 pub const SLICES_PER_WRITE: usize = 64;
+
+/// Writes to one socket in one turn: some 256 small frames, or as much as the kernel takes of large
+/// ones.
+pub const WRITES_PER_TURN: usize = 4;
 
 /// Request head at the metrics port.
 pub const SCRAPE_HEAD_BYTES_MAX: usize = 8_192;

@@ -37,6 +37,9 @@ pub trait Core {
     /// connection that is closed.
     fn wants_read(&self, conn: ConnId) -> bool;
 
+    /// Bytes to be read from a connection in one turn.
+    fn appetite(&self, conn: ConnId) -> usize;
+
     /// The process's own figures, after `Output::Scrape`.
     fn scrape(&mut self, _now: Now, _conn: ConnId, _figures: &ProcessFigures) {}
 

@@ -15,7 +15,7 @@ use crate::arena::{ConnId, SessionId};
 use crate::config::{Config, Level};
 use crate::conn::access;
 use crate::conn::ping_clock::{Due, PingClock};
-use crate::limits::LINGER_BYTES_MAX;
+use crate::limits::{CLIENT_READ_BYTES_PER_TURN, LINGER_BYTES_MAX, READ_BYTES_PER_TURN};
 use crate::log::{Line, Log};
 use crate::message::close_code;
 use crate::metrics::{Metrics, Refused};
@@ -309,6 +309,18 @@ impl Client {
     /// False while the session's events wait (back-pressure).
     pub fn wants_read(&self) -> bool {
         !matches!(&self.state, State::Open(open) if open.paused)
+    }
+
+    /// Bytes to be read in one turn: so few that the events they hold cost other clients little,
+    /// unless they belong to one long frame or are thrown away.
+    pub fn appetite(&self) -> usize {
+        match &self.state {
+            State::Open(open) => {
+                open.codec.missing().clamp(CLIENT_READ_BYTES_PER_TURN, READ_BYTES_PER_TURN)
+            }
+            State::Closing(_) => READ_BYTES_PER_TURN,
+            _ => CLIENT_READ_BYTES_PER_TURN,
+        }
     }
 
     /// The connection is closed and its id dead: the engine may forget the client.

@@ -14,6 +14,7 @@ use crate::conn::broker::Broker;
 use crate::conn::calls::{CallContext, Calls};
 use crate::conn::redis::Link;
 use crate::conn::scrape::Scrape;
+use crate::limits::READ_BYTES_PER_TURN;
 use crate::log::Log;
 use crate::metrics::{Metrics, ProcessFigures, RedisMetrics};
 use crate::outbox::TooSlow;
@@ -189,6 +190,11 @@ impl Core for Engine {
             Some(Kind::Broker) => self.broker.as_ref().is_none_or(|broker| broker.wants_read(conn)),
             kind => kind.is_some(),
         }
+    }
+
+    fn appetite(&self, conn: ConnId) -> usize {
+        let slot = self.clients.get(conn);
+        slot.map_or(READ_BYTES_PER_TURN, |slot| slot.client.appetite())
     }
 
     fn scrape(&mut self, now: Now, conn: ConnId, figures: &ProcessFigures) {

@@ -16,7 +16,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::arena::ConnId;
 use crate::config::{self, Config, Level};
 use crate::engine::{Engine, Setup};
-use crate::limits::{ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, READ_BYTES_PER_TURN, SCRATCH_BYTES};
+use crate::limits::{ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, SCRATCH_BYTES};
 use crate::ports::{Core, Door, Input, Kind, Output};
 use crate::time::{Now, soonest};
 
@@ -303,9 +303,10 @@ impl<C: Core> Shell<C> {
     }
 
     fn read_socket(&mut self, conn: ConnId) -> Result<(), String> {
-        let mut budget = READ_BYTES_PER_TURN;
+        let mut budget = self.core.appetite(conn);
         while self.core.wants_read(conn) {
-            let input = match self.sockets.read(conn, &mut self.scratch) {
+            let room = budget.min(self.scratch.len());
+            let input = match self.sockets.read(conn, &mut self.scratch[..room]) {
                 Read::Bytes(bytes, drained) => {
                     let input = Input::Received(conn, &self.scratch[..bytes]);
                     self.core.handle(self.now, input);

@@ -12,7 +12,7 @@ use mio::{Registry, Token};
 use super::ALL;
 use super::joined::Joined;
 use crate::arena::{ConnId, ConnTag, Table};
-use crate::limits::SLICES_PER_WRITE;
+use crate::limits::{SLICES_PER_WRITE, WRITES_PER_TURN};
 use crate::outbox::Outbox;
 use crate::ports::Door;
 use crate::time::Instant;
@@ -286,8 +286,8 @@ impl Sockets {
             return Flushed::Blocked(0);
         }
         let mut written = 0;
-        while written < outbox.bytes() {
-            if written >= WRITE_BYTES_PER_TURN {
+        for _ in 0..WRITES_PER_TURN {
+            if written == outbox.bytes() || written >= WRITE_BYTES_PER_TURN {
                 break;
             }
             let result = match self.joined.bytes_of(outbox) {

@@ -207,6 +207,12 @@ impl Codec {
         }
     }
 
+    /// Bytes that a frame that was cut short lacks still; 0 where that is not known yet.
+    pub fn missing(&self) -> usize {
+        let header = self.header(&self.partial, usize::MAX).ok().flatten();
+        header.map_or(0, |header| header.frame_len - self.partial.len())
+    }
+
     /// Bytes held for this connection.
     #[cfg(test)]
     pub fn held_bytes(&self) -> usize {

@@ -485,3 +485,19 @@ fn a_slow_consumer_loses_what_waits_and_hears_why() {
     assert_eq!(world.metrics.slow_consumers, 1);
     world.assert_lingers();
 }
+
+#[test]
+fn a_turn_takes_little_but_of_a_long_frame() {
+    let mut world = World::open();
+    assert_eq!(world.client.appetite(), CLIENT_READ_BYTES_PER_TURN);
+    let frame = masked(0x81, &[b' '; 500_000]);
+    let (first, last) = frame.split_at(frame.len() - 60_000);
+    world.feed(&first[..7]);
+    assert_eq!(world.client.appetite(), CLIENT_READ_BYTES_PER_TURN);
+    world.feed(&first[7..100]);
+    assert_eq!(world.client.appetite(), READ_BYTES_PER_TURN);
+    world.feed(&first[100..]);
+    assert_eq!(world.client.appetite(), last.len(), "the frame, and nothing behind it");
+    assert_eq!(world.feed(last).len(), 1);
+    assert_eq!(world.client.appetite(), CLIENT_READ_BYTES_PER_TURN);
+}
