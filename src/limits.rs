@@ -49,6 +49,13 @@ pub const CLIENT_READ_BYTES_PER_TURN: usize = 4_096;
 /// Handshakes accepted in one turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
 
+/// Sessions that messages are taken to in one turn, at some 30 ns each; the messages behind them
+/// wait for the next one.
+pub const DELIVERIES_PER_TURN: usize = 32_768;
+
+/// Moments that are dealt with in one turn: thousands of pings may be due at once.
+pub const TIMERS_PER_TURN: usize = 512;
+
 /// Fan-out writes in one turn: at some 7 µs each, replies wait at most 4 ms behind them.
 pub const BULK_WRITES_PER_TURN: usize = 512;
 

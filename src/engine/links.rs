@@ -8,6 +8,8 @@ use std::rc::Rc;
 use super::{Engine, desk};
 use crate::arena::ConnId;
 use crate::conn::redis::{self, Event, Link};
+use crate::limits::{BULK_WRITES_PER_TURN, DELIVERIES_PER_TURN};
+use crate::ports::Output;
 use crate::route::Desk;
 
 /// Confirmations of SUBSCRIBE that are still missing, by channel.
@@ -39,7 +41,14 @@ impl Engine {
     }
 
     pub(super) fn links_due(&mut self) {
-        self.each_link(|link, context| link.due(context));
+        for index in 0..self.links.len() {
+            // An answer to a ping may stand behind what we have not come to read.
+            let is_behind = self.ports.mail.backlog() > BULK_WRITES_PER_TURN;
+            if !is_behind && self.unread[index].is_empty() {
+                self.links[index].due(&mut link_context!(self));
+                self.drain_link(index, &[]);
+            }
+        }
     }
 
     pub(super) fn links_resolved(&mut self, host: &str, result: &Result<Vec<IpAddr>, String>) {
@@ -76,16 +85,42 @@ impl Engine {
     /// Takes up what a link has to tell.
     fn drain_link(&mut self, index: usize, bytes: &[u8]) {
         let mut input = bytes;
+        let mut deliveries = 0;
         while let Some(event) = self.links[index].next(&mut input, &mut link_context!(self)) {
             match event {
                 Event::Ready => self.link_ready(),
-                Event::Lost { was_ready: true, .. } => self.redis_lost(),
-                Event::Lost { was_ready: false, .. } => {}
+                Event::Lost { was_ready, .. } => {
+                    self.unread[index].clear();
+                    if was_ready {
+                        self.redis_lost();
+                    }
+                }
                 Event::Subscribed(channel) => self.confirmed(&channel),
                 Event::SubscribeFailed { channel, .. } => self.refused(index, &channel),
                 Event::Message { channel, payload } => {
-                    self.router.publish(&channel, &payload, &mut desk!(self));
+                    // Messages that nobody reads have their price as well.
+                    deliveries += 16 + self.router.publish(&channel, &payload, &mut desk!(self));
                 }
+            }
+            if deliveries >= DELIVERIES_PER_TURN && !input.is_empty() {
+                self.unread[index] = input.to_vec();
+                return;
+            }
+        }
+    }
+
+    /// Takes up what was left over in the turn before.
+    pub(super) fn read_on(&mut self) {
+        for index in 0..self.links.len() {
+            let unread = std::mem::take(&mut self.unread[index]);
+            if unread.is_empty() {
+                continue;
+            }
+            self.drain_link(index, &unread);
+            if let Some(conn) = self.links[index].conn()
+                && self.unread[index].is_empty()
+            {
+                self.ports.ask(Output::Resume(conn));
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::conn::broker::Broker;
 use crate::conn::calls::{CallContext, Calls};
 use crate::conn::redis::Link;
 use crate::conn::scrape::Scrape;
-use crate::limits::READ_BYTES_PER_TURN;
+use crate::limits::{READ_BYTES_PER_TURN, TIMERS_PER_TURN};
 use crate::log::Log;
 use crate::metrics::{Metrics, ProcessFigures, RedisMetrics};
 use crate::outbox::TooSlow;
@@ -69,6 +69,8 @@ pub struct Engine {
     /// None where there is a broker.
     links: Vec<Link>,
     broker: Option<Broker>,
+    /// What was read from each Redis and has to wait for the next turn.
+    unread: Vec<Vec<u8>>,
     confirmations: Confirmations,
     calls: Calls,
     router: Router,
@@ -116,6 +118,7 @@ impl Engine {
             addresses: HashMap::new(),
             contexts: Contexts::default(),
             scrapes: Table::default(),
+            unread: vec![Vec::new(); links.len()],
             links,
             broker,
             confirmations: Confirmations::default(),
@@ -188,8 +191,14 @@ impl Core for Engine {
                 self.clients.get(conn).is_none_or(|slot| slot.client.wants_read())
             }
             Some(Kind::Broker) => self.broker.as_ref().is_none_or(|broker| broker.wants_read(conn)),
+            Some(Kind::Redis(index)) => self.unread[index].is_empty(),
             kind => kind.is_some(),
         }
+    }
+
+    fn has_work(&self) -> bool {
+        let is_behind = self.unread.iter().any(|unread| !unread.is_empty());
+        is_behind || self.ports.has_outputs() || self.ports.mail.has_work()
     }
 
     fn appetite(&self, conn: ConnId) -> usize {
@@ -298,7 +307,8 @@ impl Engine {
     }
 
     fn tick(&mut self) {
-        while let Some((at, timer)) = self.timers.take_due(self.now.mono) {
+        for _ in 0..TIMERS_PER_TURN {
+            let Some((at, timer)) = self.timers.take_due(self.now.mono) else { break };
             match timer {
                 Timer::Connection(conn) => self.connection_due(conn),
                 Timer::Start => self.start_timed_out(),
@@ -311,6 +321,7 @@ impl Engine {
         let (calls, mut context) = self.lend_calls();
         calls.due(&mut context);
         self.links_due();
+        self.read_on();
     }
 
     fn connection_due(&mut self, conn: ConnId) {

@@ -119,18 +119,18 @@ fn wanted<'a>(service: &'a Service, publication: &Publication<'a>) -> Wanted<'a>
 }
 
 impl Router {
-    /// A message came on a channel.
-    pub fn publish(&mut self, channel: &str, payload: &[u8], desk: &mut Desk<'_>) {
+    /// A message came on a channel. Gives the number of readers that it was taken to.
+    pub fn publish(&mut self, channel: &str, payload: &[u8], desk: &mut Desk<'_>) -> usize {
         desk.metrics.messages_received += 1;
         let Some(topic) = self.topics.find(channel) else {
             desk.metrics.messages_dropped[Dropped::NoReader as usize] += 1;
-            return;
+            return 0;
         };
-        let Some(publication) = read(channel, payload, desk) else { return };
-        let Some(name) = publication.subscription.as_deref() else { return };
+        let Some(publication) = read(channel, payload, desk) else { return 0 };
+        let Some(name) = publication.subscription.as_deref() else { return 0 };
         // Mostly a message names the subscription of its channel; else it reaches those who have
         // both.
-        let Some(named) = self.topics.find(name) else { return };
+        let Some(named) = self.topics.find(name) else { return 0 };
         let service = self.topics.get(named).service.clone();
         let wanted = wanted(&service, &publication);
         let mut frames = Frames::new(&publication, name, desk);
@@ -143,13 +143,14 @@ impl Router {
         let may_look_up = is_own && !desk.log.trace_is_on();
         if may_look_up && let Some((found, others)) = self.candidates(topic, &wanted) {
             desk.metrics.messages_filtered[Filtered::Fields as usize] += others;
-            self.hold_for_provisional(topic, &publication, desk);
-            for id in found {
+            let held = self.hold_for_provisional(topic, &publication, desk);
+            for &id in &found {
                 self.deliver(id, &wanted, &mut frames, desk);
             }
-            return;
+            return held + found.len();
         }
-        for index in 0..self.topics.get(topic).readers().len() {
+        let readers = self.topics.get(topic).readers().len();
+        for index in 0..readers {
             let reader = self.topics.get(topic).readers()[index];
             if self.hold(reader, &publication, desk) {
                 continue;
@@ -158,21 +159,24 @@ impl Router {
                 self.deliver(id, &wanted, &mut frames, desk);
             }
         }
+        readers
     }
 
-    /// Keeps a message for all of an indexed topic's readers that are not confirmed yet.
+    /// Keeps a message for all of an indexed topic's readers that are not confirmed yet: for how
+    /// many.
     fn hold_for_provisional(
         &mut self,
         topic: TopicId,
         publication: &Publication<'_>,
         desk: &mut Desk<'_>,
-    ) {
+    ) -> usize {
         let index = self.topics.get(topic).index.as_ref();
         let readers: Vec<_> =
             index.map(|index| index.provisional().iter().copied().collect()).unwrap_or_default();
-        for reader in readers {
+        for &reader in &readers {
             self.hold(reader, publication, desk);
         }
+        readers.len()
     }
 
     /// Keeps a message for a subscription that is not confirmed yet. Says whether it was for one.
