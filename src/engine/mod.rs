@@ -318,6 +318,12 @@ impl Engine {
                 }
             }
         }
+        let (ports, router) = (&self.ports, &self.router);
+        self.timers.sweep(|timer| match timer {
+            Timer::Connection(conn) => ports.kind(conn).is_some(),
+            Timer::Renewal(id) | Timer::Heartbeat(id) | Timer::Throttle(id) => router.knows(id),
+            Timer::Start | Timer::Shutdown => true,
+        });
         let (calls, mut context) = self.lend_calls();
         calls.due(&mut context);
         self.links_due();

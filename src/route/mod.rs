@@ -144,6 +144,11 @@ impl Router {
         }
     }
 
+    /// Whether a subscription is there still.
+    pub fn knows(&self, id: SubscriptionId) -> bool {
+        self.subscriptions.contains(id)
+    }
+
     /// Sessions whose farewell is not complete, connected ones among them.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
