@@ -2,9 +2,13 @@
 //! what it cannot keep up with is dropped and counted.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
+
+use crate::limits::LOG_BYTES_MAX;
 
 /// Turns' worth of text that may wait for the thread.
 const WAITING_MAX: usize = 256;
@@ -17,6 +21,8 @@ pub fn is_terminal() -> bool {
 }
 
 pub struct Stderr {
+    /// Bytes that wait for the thread: it alone says when they are written.
+    waiting: Arc<AtomicUsize>,
     /// `None`: there is no thread, and the text is written at once.
     lines: Option<SyncSender<String>>,
     done: Receiver<()>,
@@ -26,15 +32,18 @@ impl Stderr {
     pub fn new() -> Stderr {
         let (lines, taken) = sync_channel::<String>(WAITING_MAX);
         let (finished, done) = sync_channel(1);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let written = waiting.clone();
         let spawned =
             thread::Builder::new().name("log".to_owned()).stack_size(64 * 1024).spawn(move || {
                 for text in taken {
                     write(&text);
+                    written.fetch_sub(text.len(), Ordering::Relaxed);
                 }
                 // The other side may have given up waiting.
                 let _ = finished.try_send(());
             });
-        Stderr { lines: spawned.is_ok().then_some(lines), done }
+        Stderr { waiting, lines: spawned.is_ok().then_some(lines), done }
     }
 
     /// Hands text to the thread; gives the number of lines that had to be dropped.
@@ -43,9 +52,16 @@ impl Stderr {
             write(&text);
             return 0;
         };
+        let bytes = text.len();
+        if self.waiting.load(Ordering::Relaxed) > LOG_BYTES_MAX {
+            return text.lines().count() as u64;
+        }
+        // Before the thread can take it off again.
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
         match lines.try_send(text) {
             Ok(()) => 0,
             Err(TrySendError::Full(text) | TrySendError::Disconnected(text)) => {
+                self.waiting.fetch_sub(bytes, Ordering::Relaxed);
                 text.lines().count() as u64
             }
         }
