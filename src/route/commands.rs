@@ -119,8 +119,11 @@ impl Router {
         log_client_event(id, text, &event, desk);
         match event {
             ClientEvent::NotJson => {
-                let line = desk.log.at(desk.now, Level::Warning, "received invalid json");
-                drop(line.session(id));
+                // One that sends nothing else does not fill the disk.
+                let session = session_of(&mut self.sessions, id);
+                let is_first = !std::mem::replace(&mut session.was_warned_of, true);
+                let level = if is_first { Level::Warning } else { Level::Debug };
+                drop(desk.log.at(desk.now, level, "received invalid json").session(id));
                 self.say_invalid(id, desk);
             }
             ClientEvent::Invalid => {

@@ -26,6 +26,8 @@ pub struct Session {
     pub waiting_bytes: usize,
     /// The connection is not read until less waits.
     pub paused: bool,
+    /// It has sent text that is no JSON, and the log has said so.
+    pub was_warned_of: bool,
 }
 
 impl Session {
@@ -39,6 +41,7 @@ impl Session {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             paused: false,
+            was_warned_of: false,
         }
     }
 

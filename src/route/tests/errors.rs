@@ -201,3 +201,17 @@ fn the_last_of_doubled_keys_counts() {
     let text = r#"{"event":"x","event":"ping","data":1,"data":"y"}"#;
     assert_eq!(answer(&mut bench, text), r#"{"event":"pong","data":"y"}"#);
 }
+
+#[test]
+fn a_session_that_sends_nonsense_is_reported_once() {
+    let mut bench = Bench::new("{}");
+    let clients = [bench.connect(), bench.connect()];
+    bench.log.take();
+    for _ in 0..100 {
+        for client in clients {
+            bench.send(client, "nonsense");
+        }
+    }
+    let log = bench.log.take();
+    assert_eq!(log.matches("received invalid json").count(), 2, "{log}");
+}
