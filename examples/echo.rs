@@ -156,6 +156,8 @@ impl Core for Echo {
             Input::Received(conn, bytes) => {
                 self.with(now, conn, |client, context| hear(client, bytes, context));
             }
+            // Only a paused client would have to be told; none is.
+            Input::Leaving(_) => {}
             Input::Ended(conn) => self.with(now, conn, |client, mut context| {
                 client.ended(&mut context);
             }),

@@ -97,7 +97,9 @@ pub enum Input<'a> {
     Connected(ConnId),
     /// Bytes have come.
     Received(ConnId, &'a [u8]),
-    /// The peer will send no more (FIN).
+    /// The peer's FIN or a reset has come, perhaps behind bytes that are not read yet.
+    Leaving(ConnId),
+    /// The peer will send no more (FIN), and all that it sent was read.
     Ended(ConnId),
     /// A dial has failed, or the connection has broken; in words.
     Lost(ConnId, &'a str),

@@ -21,7 +21,7 @@ use crate::message::close_code;
 use crate::metrics::{Metrics, Refused};
 use crate::outbox::{Frame, Outbox, TooSlow};
 use crate::ports::{Output, Ports};
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, soonest};
 use crate::wire::upgrade::{self, Head, Refusal};
 use crate::wire::ws::{self, Binary, Codec, Contexts, Event, Fault, Text};
 
@@ -103,8 +103,10 @@ struct Open {
     /// Input that waits until the session has room for more events.
     rest: Option<Box<Rest>>,
     paused: bool,
-    /// The client's FIN has come; `Heard::Gone` waits for `rest` to be used up.
+    /// The client's FIN was read; `Heard::Gone` waits for `rest` to be used up.
     ended: bool,
+    /// The client's FIN has come, and until then what stands before it may be dealt with.
+    leave_by: Option<Instant>,
 }
 
 struct Rest {
@@ -200,6 +202,7 @@ impl Client {
             rest: None,
             paused: false,
             ended: false,
+            leave_by: None,
         });
     }
 
@@ -250,6 +253,14 @@ impl Client {
         }
     }
 
+    /// The client's FIN or a reset has come. While events wait it is not read, and a client that
+    /// has gone must not hold its connection for as long as some service takes.
+    pub fn leaving(&mut self, now: Now, config: &Config) {
+        if let State::Open(open) = &mut self.state {
+            open.leave_by.get_or_insert(now.mono.after(config.limits.handshake_timeout));
+        }
+    }
+
     /// The client's FIN: no more input will come.
     pub fn ended(&mut self, ctx: &mut ClientContext<'_>) -> Option<Heard> {
         match &mut self.state {
@@ -285,6 +296,9 @@ impl Client {
         }
         match &mut self.state {
             State::Upgrading(_) => self.refuse(Refused::Timeout, ctx),
+            State::Open(open) if open.leave_by.is_some_and(|by| by <= ctx.now.mono) => {
+                return Some(self.end(End::Eof, ctx));
+            }
             State::Open(open) => {
                 if let Err(end) = open.beat(ctx) {
                     return Some(self.end(end, ctx));
@@ -300,7 +314,7 @@ impl Client {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Upgrading(upgrading) => Some(upgrading.deadline),
-            State::Open(open) => open.pings.deadline(),
+            State::Open(open) => soonest(open.pings.deadline(), open.leave_by),
             State::Closing(closing) => Some(closing.until),
             State::Awaiting(_) | State::Over => None,
         }

@@ -199,6 +199,12 @@ impl Engine {
         self.hear_client(conn, &[]);
     }
 
+    pub(super) fn client_leaving(&mut self, conn: ConnId) {
+        let Some(slot) = self.clients.get_mut(conn) else { return };
+        slot.client.leaving(self.now, &self.config);
+        self.tend(conn);
+    }
+
     pub(super) fn client_ended(&mut self, conn: ConnId) {
         let Some(slot) = self.clients.get_mut(conn) else { return };
         let session = slot.session;

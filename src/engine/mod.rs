@@ -152,6 +152,7 @@ impl Core for Engine {
             Input::Listening(address) => self.listening(address),
             Input::Connected(conn) => self.connected(conn),
             Input::Received(conn, bytes) => self.received(conn, bytes),
+            Input::Leaving(conn) => self.client_leaving(conn),
             Input::Ended(conn) => self.ended(conn),
             Input::Lost(conn, why) => self.lost(conn, why),
             Input::Resolved(host, result) => self.resolved(host, &result),

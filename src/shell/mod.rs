@@ -206,8 +206,12 @@ impl<C: Core> Shell<C> {
                 token if self.metrics.owns(token) => self.metrics.set_ready(),
                 token if self.broker.owns(token) => self.broker.set_ready(),
                 token => {
-                    if let Some(conn) = self.sockets.note(event, token) {
+                    let Some(conn) = self.sockets.note(event, token) else { continue };
+                    if event.is_writable() {
                         self.core.unblocked(conn);
+                    }
+                    if event.is_read_closed() || event.is_error() {
+                        self.core.handle(self.now, Input::Leaving(conn));
                     }
                 }
             }

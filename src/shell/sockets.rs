@@ -176,7 +176,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Notes what has become ready. Gives the connection where it can be written.
+    /// Notes what has become ready. Gives the connection, once it is connected.
     pub fn note(&mut self, event: &Event, token: Token) -> Option<ConnId> {
         let conn = self.find(token)?;
         let socket = self.sockets.get_mut(conn)?;
@@ -190,7 +190,7 @@ impl Sockets {
             socket.readable = true;
             self.enqueue(conn);
         }
-        event.is_writable().then_some(conn)
+        Some(conn)
     }
 
     /// The connection of a token. One of an earlier occupant of the slot finds nothing.

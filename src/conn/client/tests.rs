@@ -501,3 +501,21 @@ fn a_turn_takes_little_but_of_a_long_frame() {
     assert_eq!(world.feed(last).len(), 1);
     assert_eq!(world.client.appetite(), CLIENT_READ_BYTES_PER_TURN);
 }
+
+#[test]
+fn a_client_that_has_gone_while_it_was_paused_is_given_up_after_a_while() {
+    let mut world = World::open();
+    world.call(|client, ctx| client.pause(b"", ctx));
+    world.call(|client, ctx| client.leaving(ctx.now, ctx.config));
+    let by = world.now.mono.after(world.config.limits.handshake_timeout);
+    assert_eq!(world.client.deadline(), Some(by));
+    // A second sign of it, a reset behind the FIN, prolongs nothing.
+    world.now.mono = world.now.mono.after(Duration::from_secs(1));
+    world.call(|client, ctx| client.leaving(ctx.now, ctx.config));
+    assert_eq!(world.client.deadline(), Some(by));
+    assert_eq!(world.call(Client::due), None);
+    world.now.mono = by;
+    let gone = Gone { code: ABNORMAL, by_client: true, reason: "connection ended" };
+    assert_eq!(world.call(Client::due), Some(Heard::Gone(gone)));
+    assert!(world.client.is_over());
+}
