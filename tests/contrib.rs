@@ -107,7 +107,7 @@ fn check_queries(where_from: &str, text: &str, page: &str) -> usize {
         assert!(!samples.is_empty(), "{where_from}: there is no metric {metric}");
         for matcher in matchers.split(", ").filter(|matcher| !matcher.is_empty()) {
             let (label, values) = matcher.split_once('=').unwrap();
-            // Prometheus gives every sample an instance and a job; services have their own names.
+            // Prometheus adds the first two to every sample; services are named as one likes.
             if ["instance", "job", "service"].contains(&label) {
                 continue;
             }
