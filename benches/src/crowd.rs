@@ -3,10 +3,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, Socket, Type};
 
 use crate::Outcome;
 use crate::frames;
@@ -181,10 +183,23 @@ fn split_frame(bytes: &[u8]) -> Outcome<Option<(&[u8], &[u8])>> {
 // ---------------------------------------------------------------- handshakes
 
 fn connect(port: u16) -> Outcome<std::net::TcpStream> {
-    let stream = std::net::TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&source().into())?;
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    let stream = std::net::TcpStream::from(socket);
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)
+}
+
+/// Where a connection comes from: a new loopback address for every thousand, since ports are few,
+/// and searching for a free one among many takes long.
+fn source() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let [_, _, high, low] = (NEXT.fetch_add(1, Ordering::Relaxed) / 1000).to_be_bytes();
+    let process = std::process::id() as u8;
+    let address = Ipv4Addr::new(127, 1 + process % 250, high, 1 + low % 250);
+    SocketAddr::from((address, 0))
 }
 
 /// Reads until the handshake's answer is over. Nothing comes behind it: nobody has asked yet.
