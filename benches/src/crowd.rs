@@ -41,11 +41,7 @@ pub struct Crowd {
 
 impl Crowd {
     /// Connects `count` clients and subscribes each to what `subscribe` says.
-    pub fn gather(
-        port: u16,
-        count: usize,
-        subscribe: impl Fn(usize) -> String,
-    ) -> Outcome<Crowd> {
+    pub fn gather(port: u16, count: usize, subscribe: impl Fn(usize) -> String) -> Outcome<Crowd> {
         let poll = Poll::new()?;
         let mut clients = Vec::with_capacity(count);
         while clients.len() < count {
@@ -171,9 +167,7 @@ fn unexpected(payload: &[u8]) -> String {
 fn split_frame(bytes: &[u8]) -> Outcome<Option<(&[u8], &[u8])>> {
     let (length, rest) = match bytes {
         [0x81, length @ 0..=125, rest @ ..] => (usize::from(*length), rest),
-        [0x81, 126, high, low, rest @ ..] => {
-            (usize::from(u16::from_be_bytes([*high, *low])), rest)
-        }
+        [0x81, 126, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
         [] | [0x81] | [0x81, 126] | [0x81, 126, _] => return Ok(None),
         _ => return Err("no text frame of up to 65,535 bytes".into()),
     };

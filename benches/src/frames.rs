@@ -35,8 +35,9 @@ pub fn digits(number: u64) -> [u8; DIGITS] {
 
 /// The number that ten digits stand for; `None`: these are none.
 pub fn number(digits: &[u8]) -> Option<u64> {
-    let digit = |sum: u64, byte: &u8| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'));
-    digits.get(..DIGITS)?.iter().try_fold(0, |sum, byte| digit(sum, byte))
+    let digit =
+        |sum: u64, byte: &u8| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'));
+    digits.get(..DIGITS)?.iter().try_fold(0, digit)
 }
 
 /// Where the digits of a text's number begin.

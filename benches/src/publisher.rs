@@ -23,7 +23,9 @@ pub enum Groups {
 
 enum Way {
     /// Replies that are still to come.
-    Redis { replies: usize },
+    Redis {
+        replies: usize,
+    },
     Floor,
 }
 

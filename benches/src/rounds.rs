@@ -160,7 +160,10 @@ fn print_row(scenario: &Scenario, samples: &[Vec<Sample>]) {
 /// What a server weighs before anybody comes.
 pub fn print_sizes(columns: &[Column], bench: &Bench) -> Outcome<()> {
     println!();
-    println!("{:<12}{:>18}{:>18}{:>14}", "at start", "resident, KiB", "anonymous, KiB", "file, KiB");
+    println!(
+        "{:<12}{:>18}{:>18}{:>14}",
+        "at start", "resident, KiB", "anonymous, KiB", "file, KiB"
+    );
     for column in columns {
         let server = bench.start(&column.kind)?;
         std::thread::sleep(Duration::from_millis(100));

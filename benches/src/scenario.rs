@@ -66,8 +66,11 @@ impl Scenario {
             ("memory-18k", Work::Memory { clients: 18_000 }, 0),
             ("start", Work::Start, 0),
         ];
-        let scenario =
-            |(name, work, operations): (&str, _, _)| Scenario { name: name.into(), work, operations };
+        let scenario = |(name, work, operations): (&str, _, _)| Scenario {
+            name: name.into(),
+            work,
+            operations,
+        };
         rows.map(scenario).into()
     }
 
@@ -168,8 +171,7 @@ fn fanout(
     measure(server, |warming| {
         let batches = if warming { batches.div_ceil(20) } else { batches };
         for _ in 0..batches {
-            let messages: Vec<Message> =
-                (0..batch).map(|_| random.message(&mut numbers)).collect();
+            let messages: Vec<Message> = (0..batch).map(|_| random.message(&mut numbers)).collect();
             publisher.publish(&messages)?;
             crowd.expect(readers * batch)?;
         }
@@ -187,8 +189,7 @@ fn filter(server: &Server, clients: usize, batch: usize, operations: usize) -> O
     measure(server, |warming| {
         let batches = if warming { batches.div_ceil(20) } else { batches };
         for _ in 0..batches {
-            let messages: Vec<Message> =
-                (0..batch).map(|_| random.message(&mut numbers)).collect();
+            let messages: Vec<Message> = (0..batch).map(|_| random.message(&mut numbers)).collect();
             publisher.publish(&messages)?;
             crowd.expect(batch)?;
         }
@@ -244,7 +245,7 @@ fn exchange(
             heard.dedup();
             for client in heard {
                 let had = crowd.had(client);
-                if had < last && had % depth as u64 == 0 {
+                if had < last && had.is_multiple_of(depth as u64) {
                     let bytes = write(had);
                     crowd.send(client, &bytes)?;
                 }
@@ -254,12 +255,7 @@ fn exchange(
     })
 }
 
-fn churn(
-    server: &Server,
-    parallel: usize,
-    own_topics: bool,
-    operations: usize,
-) -> Outcome<()> {
+fn churn(server: &Server, parallel: usize, own_topics: bool, operations: usize) -> Outcome<()> {
     // Somebody stays, so that the server keeps the topic that all share.
     let staying = Crowd::gather(server.port, 1, |_| frames::subscribe(&frames::news(0)))?;
     let mut churn = Churn::new(server.port)?;
