@@ -1,5 +1,6 @@
 //! What SocketShark costs beside the floor: see README.md.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 mod crowd;
@@ -72,14 +73,16 @@ fn run_floor(ports: &[String]) -> Outcome<()> {
 
 /// The load of one scenario on one server, in a process of its own: descriptors are few.
 fn drive(arguments: &[String]) -> Outcome<()> {
-    let [name, command, share, redis_port, directory] = arguments else {
-        return Err("five arguments".into());
+    let [name, command, share, directory] = arguments else {
+        return Err("four arguments".into());
     };
     let all = Scenario::all().into_iter().chain(Scenario::curve());
     let scenario = all.into_iter().find(|one| one.name == *name).ok_or("no such scenario")?;
     let kind = if command.is_empty() { Kind::Floor } else { Kind::Command(command.clone()) };
+    // Each has a Redis of its own: servers would get each other's messages.
+    let redis = Redis::start(Path::new(directory))?;
     let bench = Bench {
-        redis_port: redis_port.parse()?,
+        redis_port: redis.port,
         service_port: service::start()?,
         directory: directory.into(),
     };
@@ -129,7 +132,6 @@ fn run(options: &Options) -> Outcome<()> {
     let name = format!("socketshark-benches-{}", std::process::id());
     let directory = std::env::temp_dir().join(name);
     std::fs::create_dir_all(&directory)?;
-    let redis = Redis::start(&directory)?;
     let mut columns = vec![Column::new("floor", Kind::Floor, options.rounds, options.share)];
     if let Ok(path) = std::env::var("BENCH_SOCKETSHARK") {
         let kind = Kind::Command(format!("'{path}' -c {{config}}"));
@@ -148,9 +150,10 @@ fn run(options: &Options) -> Outcome<()> {
     scenarios.retain(|one| options.names.is_empty() || options.names.contains(&one.name));
     rounds::print_head(&columns);
     for scenario in &scenarios {
-        rounds::run(scenario, &columns, &redis, &directory, options.verbose)?;
+        rounds::run(scenario, &columns, &directory, options.verbose)?;
     }
     if options.names.is_empty() && !options.curve {
+        let redis = Redis::start(&directory)?;
         let bench = Bench { redis_port: redis.port, service_port: 1, directory: directory.clone() };
         rounds::print_sizes(&columns, &bench)?;
     }

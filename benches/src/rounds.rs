@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::Outcome;
 use crate::scenario::{Sample, Scenario};
-use crate::server::{Bench, Kind, Redis};
+use crate::server::{Bench, Kind};
 
 /// A column of the table.
 pub struct Column {
@@ -31,19 +31,13 @@ struct Driver {
 }
 
 impl Driver {
-    fn start(
-        scenario: &Scenario,
-        column: &Column,
-        redis: &Redis,
-        directory: &Path,
-    ) -> Outcome<Driver> {
+    fn start(scenario: &Scenario, column: &Column, directory: &Path) -> Outcome<Driver> {
         let command = match &column.kind {
             Kind::Floor => "",
             Kind::Command(line) => line,
         };
         let mut child = Command::new(std::env::current_exe()?)
             .args(["drive", &scenario.name, command, &column.share.to_string()])
-            .arg(redis.port.to_string())
             .arg(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -83,7 +77,6 @@ impl Drop for Driver {
 pub fn run(
     scenario: &Scenario,
     columns: &[Column],
-    redis: &Redis,
     directory: &Path,
     verbose: bool,
 ) -> Outcome<()> {
@@ -99,7 +92,7 @@ pub fn run(
             let driver = match drivers[index].take() {
                 Some(mut driver) => driver.line().map(|_| driver),
                 None if round == 0 || scenario.is_one_shot() => {
-                    Driver::start(scenario, column, redis, directory)
+                    Driver::start(scenario, column, directory)
                 }
                 None => continue,
             };

@@ -100,7 +100,7 @@ impl Bench {
     fn configuration(&self, port: u16) -> String {
         format!(
             r#"{{"WS_HOST": "127.0.0.1", "WS_PORT": {port}, "WS_PING": {{"interval": null}},
-"REDIS": {{"host": "127.0.0.1", "port": {redis}}},
+"REDIS": {{"host": "127.0.0.1", "port": {redis}, "ping_interval": null}},
 "SERVICES": {{
   "news": {{"require_authentication": false}},
   "users": {{"require_authentication": false, "extra_fields": ["user"], "filter_fields": ["user"]}},
