@@ -26,8 +26,11 @@ benches/run [options] [scenario...]
   --against CMD    another server of the same protocol: a shell command in which {port}, {redis},
                    {service} and {config} are filled in (also in the environment as BENCH_PORT,
                    BENCH_REDIS_PORT, BENCH_SERVICE_PORT, BENCH_CONFIG); it gets a tenth of the work
+                   and two rounds
+  --equally        the other server gets as much work and as many rounds
   --original       the original in Python: its interpreter is BENCH_ORIGINAL_PYTHON, its source
                    BENCH_ORIGINAL_SOURCE
+  --best           the best rounds instead of the medians, on a machine that does other work
   --verbose        every round's figures as well
   --list           the scenarios
   curve            cost of a delivery by clients and topics, instead of the table
@@ -37,6 +40,8 @@ struct Options {
     rounds: usize,
     share: f64,
     against: Option<Kind>,
+    equally: bool,
+    best: bool,
     curve: bool,
     verbose: bool,
     names: Vec<String>,
@@ -94,6 +99,8 @@ fn options(arguments: Vec<String>) -> Outcome<Options> {
         rounds: 5,
         share: 1.0,
         against: None,
+        equally: false,
+        best: false,
         curve: false,
         verbose: false,
         names: Vec::new(),
@@ -106,6 +113,8 @@ fn options(arguments: Vec<String>) -> Outcome<Options> {
             "--share" => options.share = value()?.parse()?,
             "--against" => options.against = Some(Kind::Command(value()?)),
             "--original" => options.against = Some(original()?),
+            "--equally" => options.equally = true,
+            "--best" => options.best = true,
             "--verbose" => options.verbose = true,
             "curve" => options.curve = true,
             name if name.starts_with('-') => return Err(format!("unknown: {name}").into()),
@@ -138,8 +147,11 @@ fn run(options: &Options) -> Outcome<()> {
         columns.push(Column::new("ours", kind, options.rounds, options.share));
     }
     if let Some(kind) = &options.against {
-        let rounds = options.rounds.min(2);
-        columns.push(Column::new("other", kind.clone(), rounds, options.share * 0.1));
+        let (rounds, share) = match options.equally {
+            true => (options.rounds, options.share),
+            false => (options.rounds.min(2), options.share * 0.1),
+        };
+        columns.push(Column::new("other", kind.clone(), rounds, share));
     }
     let mut scenarios = if options.curve { Scenario::curve() } else { Scenario::all() };
     for name in &options.names {
@@ -150,7 +162,11 @@ fn run(options: &Options) -> Outcome<()> {
     scenarios.retain(|one| options.names.is_empty() || options.names.contains(&one.name));
     rounds::print_head(&columns);
     for scenario in &scenarios {
-        rounds::run(scenario, &columns, &directory, options.verbose)?;
+        let samples = rounds::run(scenario, &columns, &directory);
+        if options.verbose {
+            rounds::print_rounds(scenario, &columns, &samples);
+        }
+        rounds::print_row(scenario, &samples, options.best);
     }
     if options.names.is_empty() && !options.curve {
         let redis = Redis::start(&directory)?;

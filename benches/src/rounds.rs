@@ -74,12 +74,7 @@ impl Drop for Driver {
 }
 
 /// All rounds of a scenario, servers taking turns, and its row of the table.
-pub fn run(
-    scenario: &Scenario,
-    columns: &[Column],
-    directory: &Path,
-    verbose: bool,
-) -> Outcome<()> {
+pub fn run(scenario: &Scenario, columns: &[Column], directory: &Path) -> Vec<Vec<Sample>> {
     let mut samples: Vec<Vec<Sample>> = columns.iter().map(|_| Vec::new()).collect();
     let mut drivers: Vec<Option<Driver>> = columns.iter().map(|_| None).collect();
     let most = columns.iter().map(|column| column.rounds).max().unwrap_or(0);
@@ -106,12 +101,15 @@ pub fn run(
             }
         }
     }
-    for (column, samples) in columns.iter().zip(&samples).filter(|_| verbose) {
+    samples
+}
+
+/// Every round's cost.
+pub fn print_rounds(scenario: &Scenario, columns: &[Column], samples: &[Vec<Sample>]) {
+    for (column, samples) in columns.iter().zip(samples) {
         let costs: Vec<String> = samples.iter().map(|one| format!("{:.3}", one.cost)).collect();
         eprintln!("{}, {}: {}", scenario.name, column.name, costs.join(" "));
     }
-    print_row(scenario, &samples);
-    Ok(())
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -134,11 +132,18 @@ pub fn print_head(columns: &[Column]) {
     println!("{line}");
 }
 
-fn print_row(scenario: &Scenario, samples: &[Vec<Sample>]) {
+/// A row: the medians, or the best of all rounds.
+pub fn print_row(scenario: &Scenario, samples: &[Vec<Sample>], best: bool) {
+    let cost = |column: &[Sample]| {
+        let costs = column.iter().map(|sample| sample.cost);
+        if best { costs.fold(f64::NAN, f64::min) } else { median(costs) }
+    };
     let mut line = format!("{:<28}{:<9}", scenario.name, scenario.unit());
     for (index, column) in samples.iter().enumerate() {
-        line += &format!("{:>10.3}", median(column.iter().map(|sample| sample.cost)));
-        if index > 0 {
+        line += &format!("{:>10.3}", cost(column));
+        if index > 0 && best {
+            line += &format!("{:>9.3}", cost(column) / cost(&samples[0]));
+        } else if index > 0 {
             // Round by round: what slows the machine down for a while slows both.
             let pairs = column.iter().zip(&samples[0]);
             line += &format!("{:>9.3}", median(pairs.map(|(one, floor)| one.cost / floor.cost)));
