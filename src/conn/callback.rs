@@ -192,7 +192,11 @@ impl Callback {
         }
         match reader.push(bytes, rules) {
             Ok(taken) => self.answered(unsent == 0 && taken == bytes.len()),
-            Err(fault) => self.broken(Broken::Fault(fault)),
+            Err(fault) => {
+                // Something was answered: the connection was not dead before.
+                *reused = false;
+                self.broken(Broken::Fault(fault))
+            }
         }
     }
 

@@ -131,6 +131,22 @@ fn a_dead_reused_connection_costs_no_try() {
 }
 
 #[test]
+fn garbage_on_a_reused_connection_is_an_answer_however_it_is_cut() {
+    for pieces in [&["garbage\r\n\r\n"][..], &["HT", "ML\r\n\r\n"]] {
+        let mut world = World::with(|http| http.tries = 1);
+        world.message(&url());
+        let (conn, _) = world.accept();
+        world.receive(conn, OK);
+        world.message(&url());
+        world.reuse();
+        for piece in pieces {
+            world.receive(conn, piece);
+        }
+        assert_eq!(world.ended_calls(), [(0, true), (1, false)], "{pieces:?}");
+    }
+}
+
+#[test]
 fn the_second_sending_goes_to_a_fresh_connection() {
     let mut world = World::with(|http| http.tries = 1);
     world.message(&url());
