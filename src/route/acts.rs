@@ -209,8 +209,17 @@ impl Router {
             Joining::Waiting => None,
             Joining::Seated(seat) => {
                 self.sit_down(id, seat);
+                self.give_up_seat_if_gone(id, desk);
                 Some(Event::Yes)
             }
+        }
+    }
+
+    /// A client that has gone reads nothing, though its subscribe goes on to its end. A seat that
+    /// it kept would count as one when Redis is lost, and for those who come after.
+    pub(super) fn give_up_seat_if_gone(&mut self, id: SubscriptionId, desk: &mut Desk<'_>) {
+        if self.subscriptions.get(id).is_some_and(|subscription| subscription.conn.is_none()) {
+            self.leave_topic(id, desk);
         }
     }
 
@@ -230,11 +239,11 @@ impl Router {
         desk.metrics.subscriptions += 1;
         count(desk, current.label, true);
         self.accept(id, current, reply.data(), desk);
+        if !is_connected {
+            return;
+        }
         if let Some(object) = reply.object() {
             self.start_gate(at, &Options::of(object), desk);
-        }
-        if !is_connected {
-            return self.leave_topic(at, desk);
         }
         if let Phase::Provisional(held) = phase {
             self.flush_held(at, &held, desk);

@@ -99,6 +99,9 @@ impl Router {
         for &(id, seat) in &seated {
             self.sit_down(id, seat);
         }
+        for &(id, _) in &seated {
+            self.give_up_seat_if_gone(id, desk);
+        }
         for (id, _) in seated {
             if let Some(subscription) = self.subscriptions.get(id) {
                 self.event_answered(subscription.session, Reply::YES, desk);

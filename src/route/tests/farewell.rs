@@ -210,6 +210,24 @@ fn a_lost_redis_fails_those_who_wait_for_it_and_all_go() {
 }
 
 #[test]
+fn a_client_that_went_before_redis_confirmed_keeps_no_channel() {
+    let mut bench = all_hooks();
+    let (gone, heir) = (bench.connect(), bench.connect());
+    bench.send(gone, &on("subscribe", "s.a"));
+    bench.answer(OK);
+    bench.depart(gone, true);
+    bench.changes(&["join s.a"]);
+    bench.confirm("s.a");
+    bench.changes(&["leave s.a"]);
+    bench.asks(&[r#"before_subscribe {"subscription":"s.a"}"#]);
+    // While that callback is under way, Redis is lost and comes back.
+    bench.lend(|router, desk| router.redis_lost(desk));
+    bench.send(heir, &on("subscribe", "s.a"));
+    bench.reply(1, Answer::Object(OK.into()));
+    bench.changes(&["join s.a"]);
+}
+
+#[test]
 fn a_lost_redis_answers_clients_that_are_still_there() {
     let mut bench = all_hooks();
     let client = bench.connect();
