@@ -124,3 +124,7 @@ pub const BROKER_TRANSACTION_BYTES_MAX: usize = 32 << 20;
 
 /// Time that a peer of the broker has to take the last words and to close, in seconds.
 pub const BROKER_LINGER_SECONDS: u64 = 2;
+
+/// Queues kept for the next burst, and the frames that each may have room for: 1 MiB in all.
+pub const SPARE_QUEUES_MAX: usize = 1_024;
+pub const SPARE_QUEUE_FRAMES_MAX: usize = 64;

@@ -7,9 +7,11 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::mem;
 use std::rc::Rc;
 
 use crate::arena::{ConnId, ConnTag, Table};
+use crate::limits::{SPARE_QUEUE_FRAMES_MAX, SPARE_QUEUES_MAX};
 
 /// Bytes ready for the wire, shared by all connections that get them.
 pub type Frame = Rc<[u8]>;
@@ -31,9 +33,19 @@ enum Turn {
     Blocked,
 }
 
+/// Frames in their order. Mostly there is none or one, and connections are many: only where more
+/// than one wait do they need a queue.
+#[derive(Default)]
+enum Frames {
+    #[default]
+    None,
+    One(Frame),
+    Several(VecDeque<Frame>),
+}
+
 /// What waits for one connection.
 pub struct Outbox {
-    frames: VecDeque<Frame>,
+    frames: Frames,
     /// Bytes of the first frame that are written already.
     head_sent: usize,
     /// Bytes that wait: the sum of all frames less `head_sent`.
@@ -43,11 +55,68 @@ pub struct Outbox {
     turn: Turn,
     /// No frame may follow: the last words are queued.
     sealed: bool,
+    /// What is written of it counts as sent to a client.
+    is_client: bool,
+}
+
+impl Frames {
+    fn len(&self) -> usize {
+        match self {
+            Frames::None => 0,
+            Frames::One(_) => 1,
+            Frames::Several(frames) => frames.len(),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Frame> {
+        let (one, several) = match self {
+            Frames::None => (None, None),
+            Frames::One(frame) => (Some(frame), None),
+            Frames::Several(frames) => (None, Some(frames.iter())),
+        };
+        one.into_iter().chain(several.into_iter().flatten())
+    }
+
+    fn push(&mut self, frame: Frame, queues: &mut Queues) {
+        match self {
+            Frames::None => *self = Frames::One(frame),
+            Frames::Several(frames) => frames.push_back(frame),
+            Frames::One(_) => {
+                let mut frames = queues.take();
+                frames.extend(mem::take(self).iter().cloned());
+                frames.push_back(frame);
+                *self = Frames::Several(frames);
+            }
+        }
+    }
+
+    fn clear(&mut self, queues: &mut Queues) {
+        if let Frames::Several(frames) = mem::take(self) {
+            queues.give_back(frames);
+        }
+    }
+}
+
+/// Queues that connections borrow while several frames wait for them.
+#[derive(Default)]
+struct Queues(Vec<VecDeque<Frame>>);
+
+impl Queues {
+    fn take(&mut self) -> VecDeque<Frame> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn give_back(&mut self, mut frames: VecDeque<Frame>) {
+        if self.0.len() < SPARE_QUEUES_MAX && frames.capacity() <= SPARE_QUEUE_FRAMES_MAX {
+            frames.clear();
+            self.0.push(frames);
+        }
+    }
 }
 
 impl Outbox {
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        matches!(self.frames, Frames::None)
     }
 
     pub fn bytes(&self) -> usize {
@@ -63,9 +132,20 @@ impl Outbox {
         self.sealed
     }
 
-    /// The frames that wait, while none of them is begun.
-    pub fn whole_frames(&self) -> Option<&VecDeque<Frame>> {
-        (self.head_sent == 0).then_some(&self.frames)
+    /// The frames that wait, where they are several and none of them is begun.
+    pub fn several_frames(&self) -> Option<&VecDeque<Frame>> {
+        match &self.frames {
+            Frames::Several(frames) if self.head_sent == 0 => Some(frames),
+            _ => None,
+        }
+    }
+
+    /// What is left of the one frame that waits, past the first `skip` bytes.
+    pub fn one_frame_from(&self, skip: usize) -> Option<&[u8]> {
+        match &self.frames {
+            Frames::One(frame) => frame.get(self.head_sent + skip..),
+            _ => None,
+        }
     }
 
     /// Fills `into` with what is to be written next, past the first `skip` bytes, and says how
@@ -73,7 +153,7 @@ impl Outbox {
     pub fn slices_from<'a>(&'a self, skip: usize, into: &mut [IoSlice<'a>]) -> usize {
         let mut skip = self.head_sent + skip;
         let mut used = 0;
-        for frame in &self.frames {
+        for frame in self.frames.iter() {
             if skip >= frame.len() {
                 skip -= frame.len();
                 continue;
@@ -86,15 +166,23 @@ impl Outbox {
         used
     }
 
-    fn push(&mut self, frame: Frame) {
+    fn push(&mut self, frame: Frame, queues: &mut Queues) {
         self.bytes += frame.len();
-        self.frames.push_back(frame);
+        self.frames.push(frame, queues);
     }
 
-    fn consume(&mut self, mut written: usize) {
+    fn consume(&mut self, mut written: usize, queues: &mut Queues) {
         assert!(written <= self.bytes, "no more is written than waits");
         self.bytes -= written;
-        while let Some(head) = self.frames.front() {
+        if self.bytes == 0 {
+            self.head_sent = 0;
+            return self.frames.clear(queues);
+        }
+        let Frames::Several(frames) = &mut self.frames else {
+            self.head_sent += written;
+            return;
+        };
+        while let Some(head) = frames.front() {
             let left = head.len() - self.head_sent;
             if written < left {
                 self.head_sent += written;
@@ -102,11 +190,7 @@ impl Outbox {
             }
             written -= left;
             self.head_sent = 0;
-            self.frames.pop_front();
-        }
-        if self.frames.is_empty() && self.frames.capacity() > 8 {
-            // A burst is over: an idle connection does not keep its room.
-            self.frames = VecDeque::new();
+            frames.pop_front();
         }
     }
 
@@ -124,18 +208,22 @@ pub struct Mail {
     bulk: VecDeque<ConnId>,
     /// Bytes waiting in all outboxes.
     bytes: usize,
+    /// Bytes that were written to clients.
+    sent: u64,
+    queues: Queues,
 }
 
 impl Mail {
-    /// Makes room for a new connection's bytes.
-    pub fn open(&mut self, id: ConnId, limit: usize) {
+    /// Makes room for a new connection's bytes; `is_client`: they count as sent to clients.
+    pub fn open(&mut self, id: ConnId, limit: usize, is_client: bool) {
         let outbox = Outbox {
-            frames: VecDeque::new(),
+            frames: Frames::None,
             head_sent: 0,
             bytes: 0,
             limit,
             turn: Turn::Idle,
             sealed: false,
+            is_client,
         };
         self.boxes.insert(id, outbox);
     }
@@ -156,6 +244,11 @@ impl Mail {
     /// Bytes waiting for all connections together.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that have been written to clients.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     pub fn outbox(&self, id: ConnId) -> Option<&Outbox> {
@@ -185,7 +278,7 @@ impl Mail {
             return Err(TooSlow);
         }
         self.bytes += frame.len();
-        outbox.push(frame);
+        outbox.push(frame, &mut self.queues);
         match (outbox.turn, turn) {
             (Turn::Idle, Turn::Bulk) => {
                 outbox.turn = Turn::Bulk;
@@ -211,10 +304,12 @@ impl Mail {
     /// what the peer is too slow for.
     pub fn drop_unsent(&mut self, id: ConnId) {
         let Some(outbox) = self.boxes.get_mut(id) else { return };
-        let keep = usize::from(outbox.head_sent > 0);
-        let dropped: usize = outbox.frames.drain(keep..).map(|frame| frame.len()).sum();
-        outbox.bytes -= dropped;
-        self.bytes -= dropped;
+        let begun = outbox.frames.iter().next().filter(|_| outbox.head_sent > 0).cloned();
+        let kept = begun.as_ref().map_or(0, |frame| frame.len() - outbox.head_sent);
+        outbox.frames.clear(&mut self.queues);
+        outbox.frames = begun.map_or(Frames::None, Frames::One);
+        self.bytes -= outbox.bytes - kept;
+        outbox.bytes = kept;
     }
 
     pub fn pen(&mut self, of: ConnId) -> Pen<'_> {
@@ -257,7 +352,8 @@ impl Mail {
     pub fn written(&mut self, id: ConnId, bytes: usize) {
         self.bytes -= bytes;
         let Some(outbox) = self.boxes.get_mut(id) else { return };
-        outbox.consume(bytes);
+        self.sent += if outbox.is_client { bytes as u64 } else { 0 };
+        outbox.consume(bytes, &mut self.queues);
         outbox.turn = Turn::Idle;
         if !outbox.is_empty() {
             outbox.turn = Turn::Bulk;
@@ -269,7 +365,8 @@ impl Mail {
     pub fn blocked(&mut self, id: ConnId, bytes: usize) -> Result<(), TooSlow> {
         self.bytes -= bytes;
         let Some(outbox) = self.boxes.get_mut(id) else { return Ok(()) };
-        outbox.consume(bytes);
+        self.sent += if outbox.is_client { bytes as u64 } else { 0 };
+        outbox.consume(bytes, &mut self.queues);
         outbox.turn = if outbox.is_empty() { Turn::Idle } else { Turn::Blocked };
         if outbox.is_over() && !outbox.sealed { Err(TooSlow) } else { Ok(()) }
     }
@@ -333,7 +430,7 @@ mod tests {
     fn mail(limit: usize) -> (Mail, ConnId) {
         let id = Arena::<ConnTag, ()>::default().insert(());
         let mut mail = Mail::default();
-        mail.open(id, limit);
+        mail.open(id, limit, true);
         (mail, id)
     }
 

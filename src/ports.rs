@@ -173,7 +173,7 @@ impl Ports {
     /// Registers a connection; at most `limit` bytes wait for it while its socket is full.
     pub fn open(&mut self, kind: Kind, limit: usize) -> ConnId {
         let id = self.kinds.insert(kind);
-        self.mail.open(id, limit);
+        self.mail.open(id, limit, kind == Kind::Client);
         id
     }
 

@@ -294,6 +294,7 @@ impl Engine {
     }
 
     pub(super) fn answer_scrape(&mut self, conn: ConnId, figures: &ProcessFigures) {
+        self.metrics.bytes_sent = self.ports.mail.sent();
         self.metrics.send_queue_bytes = self.ports.mail.bytes() as u64;
         let body = text::render(&self.metrics, figures, env!("CARGO_PKG_VERSION"));
         self.answer(conn, 200, text::CONTENT_TYPE, &body);

@@ -165,14 +165,12 @@ impl Core for Engine {
 
     fn written(&mut self, now: Now, conn: ConnId, bytes: usize) {
         self.set_now(now);
-        self.count_sent(conn, bytes);
         self.ports.mail.written(conn, bytes);
         self.flushed(conn);
     }
 
     fn blocked(&mut self, now: Now, conn: ConnId, bytes: usize) {
         self.set_now(now);
-        self.count_sent(conn, bytes);
         let result = self.ports.mail.blocked(conn, bytes);
         self.flushed(conn);
         if result == Err(TooSlow) {
@@ -231,12 +229,6 @@ impl Core for Engine {
 }
 
 impl Engine {
-    fn count_sent(&mut self, conn: ConnId, bytes: usize) {
-        if self.ports.kind(conn) == Some(Kind::Client) {
-            self.metrics.bytes_sent += bytes as u64;
-        }
-    }
-
     // ------------------------------------------------------------- dispatching
 
     fn set_now(&mut self, now: Now) {

@@ -23,7 +23,7 @@ impl Joined {
     /// The bytes of all that waits in an outbox, where that is several whole frames and not too
     /// much.
     pub fn bytes_of(&mut self, outbox: &Outbox) -> Option<&[u8]> {
-        let waiting = outbox.whole_frames()?;
+        let waiting = outbox.several_frames()?;
         if waiting.len() < 2 || outbox.bytes() > BYTES_MAX {
             return None;
         }
@@ -62,7 +62,7 @@ mod tests {
         let conns = [ids.insert(()), ids.insert(()), ids.insert(())];
         let (a, b): (Frame, Frame) = (b"one"[..].into(), b"two"[..].into());
         for conn in conns {
-            mail.open(conn, 1_000);
+            mail.open(conn, 1_000, true);
             mail.post(conn, &a).unwrap();
         }
         let mut joined = Joined::default();

@@ -290,9 +290,12 @@ impl Sockets {
             if written == outbox.bytes() || written >= WRITE_BYTES_PER_TURN {
                 break;
             }
-            let result = match self.joined.bytes_of(outbox) {
-                Some(bytes) if written < bytes.len() => socket.stream.write(&bytes[written..]),
-                _ => write_slices(&mut socket.stream, outbox, written),
+            let piece = outbox.one_frame_from(written).or_else(|| {
+                self.joined.bytes_of(outbox).and_then(|bytes| bytes.get(written..))
+            });
+            let result = match piece {
+                Some(bytes) => socket.stream.write(bytes),
+                None => write_slices(&mut socket.stream, outbox, written),
             };
             match result {
                 Ok(bytes) => written += bytes,

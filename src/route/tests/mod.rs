@@ -141,7 +141,7 @@ impl Bench {
 
     fn connect(&mut self) -> Client {
         let conn = self.conns.insert(());
-        self.mail.open(conn, self.config.limits.send_queue_bytes);
+        self.mail.open(conn, self.config.limits.send_queue_bytes, true);
         Client { session: self.router.open(conn), conn }
     }
 
