@@ -191,6 +191,10 @@ impl Ports {
     pub fn close(&mut self, id: ConnId) {
         if self.kinds.remove(id).is_some() {
             self.mail.close(id);
+            // Closing sends the FIN that shutting down would.
+            if self.outputs.back() == Some(&Output::HalfClose(id)) {
+                self.outputs.pop_back();
+            }
             self.outputs.push_back(Output::Close(id));
         }
     }

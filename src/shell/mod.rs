@@ -353,7 +353,7 @@ impl<C: Core> Shell<C> {
                 }
                 Output::HalfClose(conn) => self.sockets.half_close(conn, self.core.outbox(conn)),
                 Output::Acknowledge(conn) => self.sockets.acknowledge(conn),
-                Output::Close(conn) => self.sockets.close(conn, self.poll.registry()),
+                Output::Close(conn) => self.sockets.close(conn),
                 Output::Resume(conn) => self.sockets.resume(conn),
                 Output::Resolve(host) => self.resolver.ask(&host),
                 Output::Scrape(conn) => {

@@ -160,8 +160,11 @@ impl Sockets {
         dialling: bool,
         registry: &Registry,
     ) -> io::Result<()> {
-        // Small frames must not wait for acknowledgements. A socket that cannot be told works.
-        let _ = stream.set_nodelay(true);
+        // Small frames must not wait for acknowledgements. On Linux, what is accepted has
+        // that from its listener. A socket that cannot be told works.
+        if dialling || !cfg!(target_os = "linux") {
+            let _ = stream.set_nodelay(true);
+        }
         registry.register(&mut stream, token_of(conn), ALL)?;
         let socket = Socket {
             stream,
@@ -334,10 +337,9 @@ impl Sockets {
         }
     }
 
-    pub fn close(&mut self, conn: ConnId, registry: &Registry) {
-        if let Some(mut socket) = self.sockets.remove(conn) {
-            // Closing the descriptor takes it out of the poll in any case.
-            let _ = registry.deregister(&mut socket.stream);
+    pub fn close(&mut self, conn: ConnId) {
+        // Nobody else has the descriptor: closing it takes it out of the poll.
+        if self.sockets.remove(conn).is_some() {
             self.resting = None;
         }
     }
