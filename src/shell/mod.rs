@@ -1,9 +1,9 @@
 //! The only room with system calls: one thread, one poll, all sockets.
 //!
 //! A turn of the loop: (1) wait until something is ready or due; (2) read the clock, once;
-//! (3) accept, then read each ready socket within a budget and hand its bytes to the core;
-//! (4) tell the core the time; (5) obey its outputs; (6) write each connection that has
-//! something new, once, and let only a bounded part of a fan-out go before the next turn.
+//! (3) accept, then read each ready socket within a budget, hand its bytes to the core and write
+//! the replies; (4) tell the core the time; (5) obey its outputs; (6) write each connection that
+//! has something new, once, and let only a bounded part of a fan-out go before the next turn.
 //! What is over a budget stays queued, and the next wait is none.
 
 use std::io;
@@ -118,6 +118,8 @@ struct Shell<C> {
     started: SystemTime,
     /// All sockets are read into this one buffer.
     scratch: Vec<u8>,
+    /// Links to Redis whose commands are to be written.
+    commands: Vec<ConnId>,
 }
 
 impl<C: Core> Shell<C> {
@@ -169,6 +171,7 @@ impl<C: Core> Shell<C> {
             now,
             started: SystemTime::now(),
             scratch: vec![0; SCRATCH_BYTES],
+            commands: Vec::new(),
         })
     }
 
@@ -302,8 +305,21 @@ impl<C: Core> Shell<C> {
                 continue;
             }
             self.read_socket(conn)?;
+            self.reply();
         }
         Ok(())
+    }
+
+    /// Writes the replies to what was just read, while all that they touch is at hand. Commands to
+    /// Redis wait: those of a turn go together.
+    fn reply(&mut self) {
+        while let Some(conn) = self.core.next_prompt() {
+            if matches!(self.core.kind(conn), Some(Kind::Redis(_))) {
+                self.commands.push(conn);
+            } else {
+                self.flush_socket(conn);
+            }
+        }
     }
 
     fn read_socket(&mut self, conn: ConnId) -> Result<(), String> {
@@ -387,7 +403,7 @@ impl<C: Core> Shell<C> {
 
     /// Writes what waits: all replies, and of fan-outs as much as a turn may take.
     fn flush(&mut self) {
-        while let Some(conn) = self.core.next_prompt() {
+        while let Some(conn) = self.commands.pop().or_else(|| self.core.next_prompt()) {
             self.flush_socket(conn);
         }
         for _ in 0..BULK_WRITES_PER_TURN {
