@@ -117,6 +117,9 @@ impl Engine {
             };
             let Some(session) = session else { continue };
             let full = self.router.command(session, text, &mut desk!(self));
+            if let Some(Heard::Text(text)) = heard {
+                self.contexts.reuse(text);
+            }
             if full && let Some(slot) = self.clients.get_mut(conn) {
                 slot.client.pause(input, &mut client_context!(self, conn, Some(session)));
                 break;

@@ -130,7 +130,9 @@ impl Router {
         let Some(name) = publication.subscription.as_deref() else { return 0 };
         // Mostly a message names the subscription of its channel; else it reaches those who have
         // both.
-        let Some(named) = self.topics.find(name) else { return 0 };
+        let is_own = *self.topics.get(topic).name == *name;
+        let named = if is_own { Some(topic) } else { self.topics.find(name) };
+        let Some(named) = named else { return 0 };
         let service = self.topics.get(named).service.clone();
         let wanted = wanted(&service, &publication);
         let mut frames = Frames::new(&publication, name, desk);

@@ -293,9 +293,9 @@ impl Sockets {
             if written == outbox.bytes() || written >= WRITE_BYTES_PER_TURN {
                 break;
             }
-            let piece = outbox.one_frame_from(written).or_else(|| {
-                self.joined.bytes_of(outbox).and_then(|bytes| bytes.get(written..))
-            });
+            let piece = outbox
+                .one_frame_from(written)
+                .or_else(|| self.joined.bytes_of(outbox).and_then(|bytes| bytes.get(written..)));
             let result = match piece {
                 Some(bytes) => socket.stream.write(bytes),
                 None => write_slices(&mut socket.stream, outbox, written),

@@ -115,12 +115,16 @@ fn header(line: &[u8]) -> Result<Header<'_>, Fault> {
     }
 }
 
-/// Digits only: `from_str` alone would take a plus sign.
+/// Digits only.
 fn count(text: &[u8]) -> Result<u64, Fault> {
-    if text.first() == Some(&b'+') {
+    let digit = |sum: u64, byte: &u8| {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        sum.checked_mul(10)?.checked_add(digit.into())
+    };
+    if text.is_empty() {
         return Err(Fault::Number);
     }
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Fault::Number)
+    text.iter().try_fold(0, digit).ok_or(Fault::Number)
 }
 
 fn integer(text: &[u8]) -> Result<i64, Fault> {

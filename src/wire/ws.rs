@@ -1,21 +1,23 @@
 //! WebSocket frames (RFC 6455, section 5), server side.
 //!
-//! tungstenite reads headers, unmasks and puts messages together; it is given one whole frame at a
-//! time, from memory. So its buffers are empty between messages, and a connection needs a context
-//! of its own only while a fragmented message is open: all others share one spare. Headers are
+//! tungstenite reads headers, and puts fragmented messages together; it is given one whole frame
+//! at a time, from memory. So its buffers are empty between messages, and a connection needs a
+//! context of its own only while a fragmented message is open; all share one spare. A message in
+//! one frame needs no more than its mask taken off and a look at its UTF-8. Headers are
 //! judged here before anything is collected: a frame that breaks a rule is told from its header
 //! alone, and no declared length reserves anything. Control frames (at most 125 bytes) are read
 //! here too, because tungstenite answers close code 1014 as a violation.
 
 use std::io::{self, Cursor, Read, Write};
 use std::iter;
+use std::mem;
 use std::ops::Deref;
 use std::rc::Rc;
 
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use tungstenite::{Bytes, Error, Message, Utf8Bytes};
+use tungstenite::{Error, Message};
 
 use crate::message::close_code;
 use crate::outbox::Frame;
@@ -59,10 +61,9 @@ impl Fault {
     }
 }
 
-/// The text of one message. It may share a buffer with its neighbours: what outlives the turn of
-/// the loop should be copied out.
+/// The text of one message. Its buffer may serve the next one (`Contexts::reuse`).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Text(Utf8Bytes);
+pub struct Text(String);
 
 impl Deref for Text {
     type Target = str;
@@ -72,9 +73,9 @@ impl Deref for Text {
     }
 }
 
-/// The bytes of one binary message; shared like those of a `Text`.
+/// The bytes of one binary message.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Binary(Bytes);
+pub struct Binary(Vec<u8>);
 
 impl Deref for Binary {
     type Target = [u8];
@@ -106,8 +107,8 @@ pub enum Event {
     Text(Text),
     /// A whole message of any bytes.
     Binary(Binary),
-    Ping(Payload),
-    Pong(Payload),
+    Ping(Box<Payload>),
+    Pong(Box<Payload>),
     /// The client's Close with its code; nothing that follows counts.
     Close(Option<u16>),
 }
@@ -116,6 +117,8 @@ pub enum Event {
 #[derive(Default)]
 pub struct Contexts {
     spare: Option<Box<Assembly>>,
+    /// For the next message that comes in one frame; empty.
+    buffer: Vec<u8>,
 }
 
 /// A message in the making.
@@ -140,6 +143,14 @@ impl Contexts {
         })
     }
 
+    /// Takes back the buffer of a text that is done with.
+    pub fn reuse(&mut self, Text(text): Text) {
+        if text.capacity() <= KEPT_BYTES_MAX {
+            self.buffer = text.into_bytes();
+            self.buffer.clear();
+        }
+    }
+
     fn put(&mut self, mut assembly: Box<Assembly>) {
         if assembly.collected <= KEPT_BYTES_MAX {
             assembly.collected = 0;
@@ -152,6 +163,7 @@ impl Contexts {
 #[derive(Clone, Copy)]
 struct Header {
     opcode: OpCode,
+    is_final: bool,
     mask: [u8; 4],
     /// Bytes of the header itself.
     len: usize,
@@ -255,7 +267,8 @@ impl Codec {
         // A limit near `usize::MAX` is no limit, but it must not overflow either.
         let frame_len = length.checked_add(len).filter(|_| length <= length_max);
         let frame_len = frame_len.ok_or(Fault::TooBig)?;
-        Ok(Some(Header { opcode: header.opcode, mask, len, frame_len }))
+        let (opcode, is_final) = (header.opcode, header.is_final);
+        Ok(Some(Header { opcode, is_final, mask, len, frame_len }))
     }
 
     /// Handles one whole frame.
@@ -267,23 +280,25 @@ impl Codec {
     ) -> Result<Option<Event>, Fault> {
         let payload = &frame[header.len..];
         let OpCode::Control(kind) = header.opcode else {
-            return self.data(frame, payload.len(), contexts);
+            if header.is_final && self.open.is_none() {
+                return whole_message(header, payload, contexts).map(Some);
+            }
+            return self.fragment(frame, payload.len(), contexts);
         };
-        let mut bytes = [0; CONTROL_BYTES_MAX];
-        for ((to, from), mask) in bytes.iter_mut().zip(payload).zip(header.mask.iter().cycle()) {
-            *to = from ^ mask;
-        }
-        let payload = Payload { bytes, len: payload.len() as u8 };
+        let mut control =
+            Box::new(Payload { bytes: [0; CONTROL_BYTES_MAX], len: payload.len() as u8 });
+        control.bytes[..payload.len()].copy_from_slice(payload);
+        unmask(&mut control.bytes[..payload.len()], header.mask);
         match kind {
-            Control::Ping => Ok(Some(Event::Ping(payload))),
-            Control::Pong => Ok(Some(Event::Pong(payload))),
-            Control::Close => received_close(&payload).map(|code| Some(Event::Close(code))),
+            Control::Ping => Ok(Some(Event::Ping(control))),
+            Control::Pong => Ok(Some(Event::Pong(control))),
+            Control::Close => received_close(&control).map(|code| Some(Event::Close(code))),
             Control::Reserved(_) => Err(Fault::Protocol("reserved opcode")),
         }
     }
 
-    /// Handles one whole data frame, header included.
-    fn data(
+    /// Handles one frame of a fragmented message, header included.
+    fn fragment(
         &mut self,
         frame: &[u8],
         payload_len: usize,
@@ -293,8 +308,8 @@ impl Codec {
         assembly.collected += payload_len;
         let mut wire = Wire(frame);
         let event = match assembly.context.read(&mut wire) {
-            Ok(Message::Text(text)) => Event::Text(Text(text)),
-            Ok(message) => Event::Binary(Binary(message.into_data())),
+            Ok(Message::Text(text)) => Event::Text(Text(text.as_str().to_owned())),
+            Ok(message) => Event::Binary(Binary(message.into_data().into())),
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.open = Some(assembly);
                 assert!(wire.0.is_empty(), "a fragment is taken as a whole");
@@ -306,6 +321,30 @@ impl Codec {
         assert!(wire.0.is_empty(), "a message ends with its last frame");
         contexts.put(assembly);
         Ok(Some(event))
+    }
+}
+
+/// Reads a message that comes in one frame, as nearly all do: it needs no context.
+fn whole_message(header: Header, payload: &[u8], contexts: &mut Contexts) -> Result<Event, Fault> {
+    let mut bytes = mem::take(&mut contexts.buffer);
+    bytes.extend_from_slice(payload);
+    unmask(&mut bytes, header.mask);
+    if header.opcode == OpCode::Data(Data::Binary) {
+        return Ok(Event::Binary(Binary(bytes)));
+    }
+    String::from_utf8(bytes).map(|text| Event::Text(Text(text))).map_err(|_| Fault::NotUtf8)
+}
+
+/// Takes the mask off (RFC 6455, section 5.3), eight bytes at a time.
+fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
+    let [a, b, c, d] = mask;
+    let twice = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (chunks, rest) = bytes.as_chunks_mut::<8>();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ twice).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
     }
 }
 
@@ -482,7 +521,7 @@ pub(crate) mod tests {
     }
 
     fn binary(bytes: &[u8]) -> Event {
-        Event::Binary(Binary(Bytes::copy_from_slice(bytes)))
+        Event::Binary(Binary(bytes.to_vec()))
     }
 
     fn fault_of(stream: &[u8]) -> u16 {
@@ -523,7 +562,7 @@ pub(crate) mod tests {
         else {
             panic!("{events:?}");
         };
-        assert_eq!((&**ping, &**pong), (&b"ping"[..], &[7; 125][..]));
+        assert_eq!((&***ping, &***pong), (&b"ping"[..], &[7; 125][..]));
         assert_eq!((first, second), (&text("€"), &text("next")));
     }
 
@@ -601,14 +640,32 @@ pub(crate) mod tests {
     fn an_idle_connection_owns_no_context() {
         let (mut codec, mut contexts) = (Codec::default(), Contexts::default());
         codec.next(&mut &masked(0x81, b"one")[..], MAX, &mut contexts).unwrap();
-        assert!(codec.open.is_none() && contexts.spare.is_some());
+        assert!(codec.open.is_none() && contexts.spare.is_none(), "one frame needs none");
         codec.next(&mut &masked(0x01, b"two")[..], MAX, &mut contexts).unwrap();
         assert!(codec.open.is_some() && contexts.spare.is_none());
         let other = Codec::default().next(&mut &masked(0x81, b"other")[..], MAX, &mut contexts);
         assert_eq!(other, Ok(Some(text("other"))));
         let end = codec.next(&mut &masked(0x80, b"!")[..], MAX, &mut contexts);
         assert_eq!(end, Ok(Some(text("two!"))));
-        assert!(codec.open.is_none());
+        assert!(codec.open.is_none() && contexts.spare.is_some());
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_unless_it_has_grown() {
+        let (mut codec, mut contexts) = (Codec::default(), Contexts::default());
+        let mut read = |len: usize, contexts: &mut Contexts| {
+            let frame = masked(0x81, &vec![b'x'; len]);
+            let Ok(Some(Event::Text(read))) = codec.next(&mut &frame[..], 1 << 20, contexts) else {
+                panic!("a text is read")
+            };
+            assert_eq!(*read, *"x".repeat(len));
+            contexts.reuse(read);
+            contexts.buffer.capacity()
+        };
+        let kept = read(100, &mut contexts);
+        assert!(kept >= 100);
+        assert_eq!(read(20, &mut contexts), kept);
+        assert_eq!(read(100_000, &mut contexts), 0);
     }
 
     #[test]
