@@ -15,7 +15,7 @@ use crate::arena::ConnId;
 use crate::config::{self, BrokerConfig, Config, ConfigError, Limits};
 use crate::conn::broker::{self, Broker};
 use crate::conn::client::{Client, ClientContext, Heard};
-use crate::limits::{HEADERS_MAX, JSON_DEPTH_MAX};
+use crate::limits::{COMPARED_BYTES_MAX, HEADERS_MAX, JSON_DEPTH_MAX};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::ports::{Kind, Output, Ports};
@@ -93,16 +93,21 @@ pub fn json(data: &[u8]) {
         if let Some(text) = json::string(raw) {
             let quoted = json::quoted(&text);
             assert_eq!(json::string(&quoted), Some(text), "{quoted}");
-            assert_eq!(json::canonical(&quoted), json::canonical(raw));
+            if quoted.len().max(raw.len()) <= COMPARED_BYTES_MAX {
+                assert_eq!(json::canonical(&quoted), json::canonical(raw));
+            }
         }
     }
 }
 
-/// Equal values have equal canonical forms: here one and the same value, spaced otherwise.
+/// Equal values that are not long have equal canonical forms: here one and the same value, spaced
+/// otherwise.
 fn canonical(value: &str) {
     let form = json::canonical(value);
     assert!(!form.is_empty());
-    assert_eq!(json::canonical(&spaced(value)), form, "{value}");
+    if spaced(value).len() <= COMPARED_BYTES_MAX {
+        assert_eq!(json::canonical(&spaced(value)), form, "{value}");
+    }
     assert_eq!(json::is_truthy(&spaced(value)), json::is_truthy(value), "{value}");
 }
 

@@ -5,6 +5,10 @@
 /// stacks on more.
 pub const JSON_DEPTH_MAX: usize = 512;
 
+/// A JSON value of more bytes than this equals only what is written like it: a canonical form of a
+/// megabyte would take milliseconds, for each message and each session that is compared.
+pub const COMPARED_BYTES_MAX: usize = 4_096;
+
 /// Code points of an event's name.
 pub const EVENT_NAME_CHARS_MAX: usize = 40;
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::limits::COMPARED_BYTES_MAX;
 use crate::wire::json::{Object, ObjectWriter, canonical};
 
 /// Members of an object by the names that the configuration lists; values raw.
@@ -64,7 +65,8 @@ pub fn same_value(a: &str, b: &str) -> bool {
         Some(b'"') => !raw.contains('\\'),
         _ => raw.bytes().all(|byte| byte.is_ascii_digit()),
     };
-    if kind(a) != kind(b) || (plain(a) && plain(b)) {
+    let is_long = a.len().max(b.len()) > COMPARED_BYTES_MAX;
+    if is_long || kind(a) != kind(b) || (plain(a) && plain(b)) {
         return false;
     }
     canonical(a) == canonical(b)
@@ -142,6 +144,9 @@ mod tests {
     fn values_are_equal_as_json() {
         assert!(same_value("1", "1.0") && same_value("\"\\u0041\"", "\"A\""));
         assert!(same_value("-0", "0") && same_value("10", "1e1"));
+        let long = "1".repeat(COMPARED_BYTES_MAX + 1);
+        assert!(same_value(&long, &long) && !same_value(&long, &format!("{long}.0")));
+        assert_ne!(canonical(&long), canonical(&format!("{long}.0")));
         for (a, b) in
             [("\"1\"", "1"), ("\"a\"", "\"b\""), ("true", "1"), ("12", "13"), ("null", "[]")]
         {
