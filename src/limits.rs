@@ -9,6 +9,10 @@ pub const JSON_DEPTH_MAX: usize = 512;
 /// megabyte would take milliseconds, for each message and each session that is compared.
 pub const COMPARED_BYTES_MAX: usize = 4_096;
 
+/// What a session may keep with us by the names and extra fields of its subscriptions: so many
+/// bytes for each one that `max_subscriptions_per_session` allows, or what one message may hold.
+pub const SUBSCRIPTION_BYTES: usize = 1_024;
+
 /// Code points of an event's name.
 pub const EVENT_NAME_CHARS_MAX: usize = 40;
 

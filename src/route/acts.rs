@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::commands::kept_bytes;
 use super::fields::Fields;
 use super::publication::Options;
 use super::reply::Reply;
@@ -275,6 +276,10 @@ impl Router {
     pub(super) fn drop_subscription(&mut self, id: SubscriptionId, desk: &mut Desk<'_>) {
         self.leave_topic(id, desk);
         let Some(subscription) = self.subscriptions.remove(id) else { return };
+        if let Some(session) = self.sessions.get_mut(subscription.session) {
+            let name = &self.topics.get(subscription.topic).name;
+            session.kept_bytes -= kept_bytes(name, subscription.extras.as_deref());
+        }
         if let Some(extras) = subscription.extras {
             self.extras.release(&extras);
         }

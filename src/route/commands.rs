@@ -12,6 +12,7 @@ use super::topics::TopicId;
 use super::{Desk, Router, session_of};
 use crate::arena::{ConnId, SessionId, SubscriptionId};
 use crate::config::{Level, Service};
+use crate::limits::SUBSCRIPTION_BYTES;
 use crate::message::refusal;
 use crate::metrics::EventLabel;
 use crate::wire::json::{self, Object, ObjectWriter};
@@ -225,7 +226,8 @@ impl Router {
             (Some(_), None) => Err(refusal::INVALID_SERVICE),
             (Some(name), Some(service)) => match on {
                 OnSubscription::Subscribe => {
-                    self.may_subscribe(id, &service, existing, desk).map(|conn| {
+                    let bytes = kept_bytes(name, current.extras.as_deref());
+                    self.may_subscribe(id, &service, existing, bytes, desk).map(|conn| {
                         let new = self.new_subscription(id, conn, name, &service, &mut current);
                         current.subscription = Some(new);
                         Event::Subscribe
@@ -256,14 +258,19 @@ impl Router {
         id: SessionId,
         service: &Service,
         existing: Option<SubscriptionId>,
+        bytes: usize,
         desk: &Desk<'_>,
     ) -> Result<Option<ConnId>, &'static str> {
         let session = self.sessions.get(id).expect("its event is being handled");
+        let limits = &desk.config.limits;
+        let most = limits.max_subscriptions_per_session;
+        let bytes_max = most.saturating_mul(SUBSCRIPTION_BYTES).max(limits.max_message_bytes);
+        let is_over = session.kept_bytes + bytes > bytes_max;
         if service.require_authentication && session.auth.is_none() {
             Err(refusal::AUTH_REQUIRED)
         } else if existing.is_some() {
             Err(refusal::ALREADY_SUBSCRIBED)
-        } else if session.subscriptions.len() >= desk.config.limits.max_subscriptions_per_session {
+        } else if session.subscriptions.len() >= most || is_over {
             Err(refusal::TOO_MANY_SUBSCRIPTIONS)
         } else {
             Ok(session.conn)
@@ -278,6 +285,8 @@ impl Router {
         service: &Rc<Service>,
         current: &mut Current,
     ) -> SubscriptionId {
+        let bytes = kept_bytes(name, current.extras.as_deref());
+        session_of(&mut self.sessions, session).kept_bytes += bytes;
         current.extras = current.extras.take().map(|extras| self.extras.share(extras));
         let topic = self.topics.hold(name, service);
         self.subscriptions.insert(Subscription {
@@ -318,6 +327,11 @@ impl Session {
         let many = self.waiting.len() >= limits.max_queued_events_per_session;
         self.step != Step::Idle && (many || self.waiting_bytes > limits.max_message_bytes)
     }
+}
+
+/// What a subscription makes us keep.
+pub(super) fn kept_bytes(name: &str, extras: Option<&Extras>) -> usize {
+    name.len() + extras.map_or(0, |extras| extras.text().len())
 }
 
 fn extras_of(service: &Service, object: &Object<'_>) -> Option<Rc<Extras>> {

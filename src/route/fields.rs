@@ -96,6 +96,11 @@ impl Extras {
         let text = writer.finish().into();
         Rc::new(Extras { text, fields })
     }
+
+    /// All of them as one JSON object.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 impl ExtrasPool {

@@ -165,6 +165,13 @@ impl Router {
     /// Checks what must always hold; for tests and simulations.
     pub fn audit(&self) {
         self.topics.audit();
+        let kept = |(_, subscription): (_, &Subscription)| {
+            let name = &self.topics.get(subscription.topic).name;
+            commands::kept_bytes(name, subscription.extras.as_deref())
+        };
+        let kept: usize = self.subscriptions.iter().map(kept).sum();
+        let counted: usize = self.sessions.iter().map(|(_, session)| session.kept_bytes).sum();
+        assert_eq!(counted, kept, "what subscriptions keep is counted");
         for (id, session) in self.sessions.iter() {
             for &subscription in &session.subscriptions {
                 let found = self.subscriptions.get(subscription).expect("sessions list what is");

@@ -21,6 +21,8 @@ pub struct Session {
     pub auth: Option<Rc<Fields>>,
     /// In the order of subscribing; those being ended by their authorization among them.
     pub subscriptions: Vec<SubscriptionId>,
+    /// Bytes of the names and extra fields of all its subscriptions, in whatever phase.
+    pub kept_bytes: usize,
     /// Events that wait for the one in hand: their texts.
     pub waiting: VecDeque<Box<str>>,
     pub waiting_bytes: usize,
@@ -38,6 +40,7 @@ impl Session {
             current: None,
             auth: None,
             subscriptions: Vec::new(),
+            kept_bytes: 0,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             paused: false,

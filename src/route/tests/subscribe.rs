@@ -86,6 +86,31 @@ fn without_callbacks_only_redis_is_waited_for() {
 }
 
 #[test]
+fn subscriptions_are_limited_in_bytes_too() {
+    let services = service("s", "", r#""extra_fields": ["x"]"#);
+    let limits = r#""max_subscriptions_per_session": 3, "max_message_bytes": 5000"#;
+    let mut bench =
+        Bench::new(&format!(r#"{{"LIMITS": {{{limits}}}, "SERVICES": {{{services}}}}}"#));
+    let client = bench.connect();
+    let ask = |bench: &mut Bench, event: &str, name: &str, extra: usize| {
+        let extra = "x".repeat(extra);
+        let text = format!(r#"{{"event":"{event}","subscription":"s.{name}","x":"{extra}"}}"#);
+        bench.send(client, &text);
+        if bench.channels.contains(&format!("s.{name}")) && event == "subscribe" {
+            bench.confirm(&format!("s.{name}"));
+        }
+        bench.hear(client).concat().contains(r#""status":"ok""#)
+    };
+    assert!(ask(&mut bench, "subscribe", "a", 4_000));
+    assert!(!ask(&mut bench, "subscribe", "b", 1_000), "together they are too long");
+    assert!(ask(&mut bench, "subscribe", "c", 900));
+    assert!(ask(&mut bench, "unsubscribe", "a", 0));
+    assert!(ask(&mut bench, "subscribe", "b", 1_000));
+    bench.depart(client, true);
+    bench.settle();
+}
+
+#[test]
 fn an_authorizers_no_leaves_nothing_behind() {
     let cases = [
         (r#"{"status":"error","error":"Not you."}"#, r#""error":"Not you.""#),
