@@ -54,8 +54,14 @@ pub const READ_BYTES_PER_TURN: usize = 4 * SCRATCH_BYTES;
 /// of no content, which cost the others less than a millisecond.
 pub const CLIENT_READ_BYTES_PER_TURN: usize = 4_096;
 
-/// Handshakes accepted in one turn.
+/// Connections accepted in one turn at the client port.
 pub const ACCEPTS_PER_TURN: usize = 64;
+
+/// The same at the other ports, where nobody is in a hurry.
+pub const OTHER_ACCEPTS_PER_TURN: usize = 4;
+
+/// Answers with all metrics in one turn: they take some 0.2 ms each.
+pub const SCRAPES_PER_TURN: usize = 4;
 
 /// Sessions that messages are taken to in one turn, at some 30 ns each; the messages behind them
 /// wait for the next one.

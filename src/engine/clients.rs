@@ -297,6 +297,9 @@ impl Engine {
     }
 
     pub(super) fn answer_scrape(&mut self, conn: ConnId, figures: &ProcessFigures) {
+        if self.scrapes.get(conn).is_none() {
+            return;
+        }
         self.metrics.bytes_sent = self.ports.mail.sent();
         self.metrics.send_queue_bytes = self.ports.mail.bytes() as u64;
         let body = text::render(&self.metrics, figures, env!("CARGO_PKG_VERSION"));

@@ -6,6 +6,7 @@
 //! has something new, once, and let only a bounded part of a fan-out go before the next turn.
 //! What is over a budget stays queued, and the next wait is none.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,7 +17,9 @@ use mio::{Events, Interest, Poll, Token};
 use crate::arena::ConnId;
 use crate::config::{self, Config, Level};
 use crate::engine::{Engine, Setup};
-use crate::limits::{ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, SCRATCH_BYTES};
+use crate::limits::{
+    ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, OTHER_ACCEPTS_PER_TURN, SCRAPES_PER_TURN, SCRATCH_BYTES,
+};
 use crate::ports::{Core, Door, Input, Kind, Output};
 use crate::time::{Now, soonest};
 
@@ -113,6 +116,8 @@ struct Shell<C> {
     resolver: Resolver,
     stderr: Stderr,
     notifier: Notifier,
+    /// Peers at the metrics port that wait for their answer.
+    scrapes: VecDeque<ConnId>,
     clock: Clock,
     now: Now,
     started: SystemTime,
@@ -167,6 +172,7 @@ impl<C: Core> Shell<C> {
             resolver,
             stderr: Stderr::new(),
             notifier,
+            scrapes: VecDeque::new(),
             clock,
             now,
             started: SystemTime::now(),
@@ -178,6 +184,7 @@ impl<C: Core> Shell<C> {
     /// Waits, and takes in what has happened.
     fn turn(&mut self) -> Result<(), String> {
         let busy = self.core.has_work()
+            || !self.scrapes.is_empty()
             || self.sockets.has_readable()
             || DOORS.iter().any(|&door| self.may_accept(door));
         let shells = soonest(self.sockets.rests_until(), self.notifier.next_deadline());
@@ -194,6 +201,7 @@ impl<C: Core> Shell<C> {
         self.accept();
         self.read()?;
         self.core.handle(self.now, Input::Tick);
+        self.answer_scrapes();
         let took = self.clock.now().mono.since(self.now.mono);
         self.core.metrics().turns.observe(took);
         Ok(())
@@ -257,7 +265,9 @@ impl<C: Core> Shell<C> {
 
     fn accept(&mut self) {
         for door in DOORS {
-            for _ in 0..ACCEPTS_PER_TURN {
+            let most =
+                if door == Door::Clients { ACCEPTS_PER_TURN } else { OTHER_ACCEPTS_PER_TURN };
+            for _ in 0..most {
                 if !self.may_accept(door) {
                     break;
                 }
@@ -372,14 +382,21 @@ impl<C: Core> Shell<C> {
                 Output::Close(conn) => self.sockets.close(conn),
                 Output::Resume(conn) => self.sockets.resume(conn),
                 Output::Resolve(host) => self.resolver.ask(&host),
-                Output::Scrape(conn) => {
-                    let figures = process::figures(self.started);
-                    self.core.scrape(self.now, conn, &figures);
-                }
+                Output::Scrape(conn) => self.scrapes.push_back(conn),
                 Output::Exit(status) => return Ok(Some(status)),
             }
         }
         Ok(None)
+    }
+
+    /// Answers some of those who want to see the metrics.
+    fn answer_scrapes(&mut self) {
+        let mut figures = None;
+        for _ in 0..SCRAPES_PER_TURN {
+            let Some(conn) = self.scrapes.pop_front() else { break };
+            let figures = figures.get_or_insert_with(|| process::figures(self.started));
+            self.core.scrape(self.now, conn, figures);
+        }
     }
 
     fn listen(&mut self) -> Result<(), String> {
