@@ -8,10 +8,13 @@ use std::thread;
 
 use mio::{Registry, Token, Waker};
 
-/// Look-ups at once; a resolver that hangs holds up the others only when all do.
-const THREADS_MAX: usize = 4;
+/// Look-ups at once. There is one at a time for a name, and hardly a configuration has more names:
+/// a name that hangs for half a minute holds up no other.
+const THREADS_MAX: usize = 32;
 
-type Found = (String, Result<Vec<IpAddr>, String>);
+type Addresses = Result<Vec<IpAddr>, String>;
+
+type Found = (String, Addresses);
 
 pub struct Resolver {
     questions: Sender<String>,
@@ -19,6 +22,8 @@ pub struct Resolver {
     /// What threads take part in; started as questions come.
     shared: Shared,
     threads: usize,
+    /// Questions without an answer yet.
+    open: usize,
 }
 
 #[derive(Clone)]
@@ -26,23 +31,34 @@ struct Shared {
     questions: Arc<Mutex<Receiver<String>>>,
     answers: Sender<Found>,
     waker: Arc<Waker>,
+    look_up: fn(&str) -> Addresses,
 }
 
 impl Resolver {
     pub fn new(registry: &Registry, token: Token) -> io::Result<Resolver> {
+        Resolver::with(look_up, registry, token)
+    }
+
+    fn with(
+        look_up: fn(&str) -> Addresses,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Resolver> {
         let (questions, asked) = channel();
         let (answered, answers) = channel();
         let shared = Shared {
             questions: Arc::new(Mutex::new(asked)),
             answers: answered,
             waker: Arc::new(Waker::new(registry, token)?),
+            look_up,
         };
-        Ok(Resolver { questions, answers, shared, threads: 0 })
+        Ok(Resolver { questions, answers, shared, threads: 0, open: 0 })
     }
 
     /// Asks for a name's addresses. The engine asks once for a name at a time.
     pub fn ask(&mut self, host: &str) {
-        if self.threads < THREADS_MAX {
+        self.open += 1;
+        if self.open > self.threads && self.threads < THREADS_MAX {
             let shared = self.shared.clone();
             let spawned = thread::Builder::new()
                 .name("resolver".to_owned())
@@ -56,7 +72,9 @@ impl Resolver {
 
     /// The next answer.
     pub fn take(&mut self) -> Option<Found> {
-        self.answers.try_recv().ok()
+        let found = self.answers.try_recv().ok()?;
+        self.open -= 1;
+        Some(found)
     }
 }
 
@@ -68,11 +86,57 @@ impl Shared {
                 Err(_) => return,
             };
             let Ok(host) = question else { return };
-            let found = (host.as_str(), 0).to_socket_addrs().map_err(|error| error.to_string());
-            let found = found.map(|all| all.map(|address| address.ip()).collect());
+            let found = (self.look_up)(&host);
             if self.answers.send((host, found)).is_err() || self.waker.wake().is_err() {
                 return;
             }
         }
+    }
+}
+
+/// As the system does it.
+fn look_up(host: &str) -> Addresses {
+    let found = (host, 0).to_socket_addrs().map_err(|error| error.to_string())?;
+    Ok(found.map(|address| address.ip()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::{Duration, Instant};
+
+    use mio::{Events, Poll};
+
+    use super::*;
+
+    /// Names that begin with `slow` hang for longer than the test waits.
+    fn some_hang(host: &str) -> Addresses {
+        if host.starts_with("slow") {
+            thread::sleep(Duration::from_secs(60));
+        }
+        Ok(vec![Ipv4Addr::LOCALHOST.into()])
+    }
+
+    #[test]
+    fn names_that_hang_hold_up_no_others() {
+        let mut poll = Poll::new().unwrap();
+        let mut resolver = Resolver::with(some_hang, poll.registry(), Token(0)).unwrap();
+        for number in 0..20 {
+            resolver.ask(&format!("slow{number}"));
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        for number in 0..100 {
+            let name = format!("quick{number}");
+            resolver.ask(&name);
+            let found = loop {
+                if let Some(found) = resolver.take() {
+                    break found;
+                }
+                assert!(Instant::now() < deadline, "{name} waits for the slow ones");
+                poll.poll(&mut Events::with_capacity(8), Some(Duration::from_secs(1))).unwrap();
+            };
+            assert_eq!(found, (name, Ok(vec![Ipv4Addr::LOCALHOST.into()])));
+        }
+        assert_eq!(resolver.threads, 21, "a thread is started where none is free");
     }
 }
