@@ -9,6 +9,7 @@
 //! - `router`: the program itself
 //! - `broker`: the program as its own broker
 //! - `calling`: a world in which every subscribe is one call
+//! - `innocent`: a client that does nothing wrong while others do
 //!
 //! No test sleeps for a fixed time: it waits for what must happen, with a deadline. That something
 //! does not happen is shown by what would have come after it.
@@ -19,6 +20,7 @@ pub mod broker;
 pub mod calling;
 pub mod client;
 pub mod http;
+pub mod innocent;
 pub mod redis;
 pub mod router;
 pub mod service;

@@ -6,6 +6,8 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
+use serde_json::Value;
+
 use super::router::signal;
 use super::wait::{PATIENCE, TempDir, free_port, until};
 
@@ -121,6 +123,12 @@ impl Redis {
         exchange(link.as_mut()?, words)
     }
 
+    /// A connection of one's own for publishing.
+    #[track_caller]
+    pub fn publisher(&self) -> Publisher {
+        Publisher(self.dial().expect("redis-server answers"))
+    }
+
     /// Returns the number of connections that received it.
     #[track_caller]
     pub fn publish(&self, channel: &str, payload: &str) -> i64 {
@@ -166,6 +174,18 @@ impl Redis {
     pub fn wait_channels(&self, names: &[&str]) {
         let what = format!("the channels to be {names:?}");
         until(&what, || (self.channels() == names).then_some(()));
+    }
+}
+
+/// Publishes, from whatever thread.
+pub struct Publisher(BufReader<TcpStream>);
+
+impl Publisher {
+    #[track_caller]
+    pub fn publish(&mut self, channel: &str, message: &Value) {
+        let payload = message.to_string();
+        let reply = exchange(&mut self.0, &[b"PUBLISH", channel.as_bytes(), payload.as_bytes()]);
+        assert!(matches!(reply, Some(Resp::Integer(_))), "PUBLISH answered {reply:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -119,6 +120,31 @@ impl Router {
         self.process.id()
     }
 
+    // What it takes of the machine.
+
+    /// Memory in use, in bytes.
+    pub fn resident_bytes(&self) -> usize {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        1_024 * line.split_ascii_whitespace().next().unwrap().parse::<usize>().unwrap()
+    }
+
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// User and system time so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = self.proc("stat");
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).unwrap()
+    }
+
     // Its log.
 
     /// Waits for a line whose `event` is this one.
@@ -130,6 +156,11 @@ impl Router {
     #[track_caller]
     pub fn wait_log(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
         until(&format!("the log line: {what}"), || self.log.find(&matches))
+    }
+
+    /// Lets the pipe fill up that it logs to, or reads on.
+    pub fn stall_log(&self, stalled: bool) {
+        self.log.stalled.store(stalled, Ordering::Relaxed);
     }
 
     /// All lines so far that are JSON.
@@ -238,6 +269,7 @@ impl Drop for Router {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        self.stall_log(false);
         if std::thread::panicking() {
             self.log.wait_end();
             let text = self.log.text();
@@ -275,6 +307,8 @@ pub fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
 /// The lines of a process's stderr, read as they come.
 struct LogLines {
     lines: Arc<Mutex<Vec<String>>>,
+    /// While set, nothing is read.
+    stalled: Arc<AtomicBool>,
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -282,13 +316,18 @@ impl LogLines {
     fn follow(stderr: impl std::io::Read + Send + 'static) -> LogLines {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let into = lines.clone();
+        let stalled = Arc::new(AtomicBool::new(false));
+        let stalls = stalled.clone();
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n') {
                 let Ok(line) = line else { return };
+                while stalls.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
                 into.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
             }
         });
-        LogLines { lines, reader: Some(reader) }
+        LogLines { lines, stalled, reader: Some(reader) }
     }
 
     fn lines(&self) -> Vec<Value> {
