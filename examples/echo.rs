@@ -174,7 +174,7 @@ impl Core for Echo {
             }
             Input::Stop => self.lent.ports.ask(Output::Exit(0)),
             // None of these was asked for.
-            Input::Connected(_) | Input::Resolved(..) | Input::Reload(_) => {}
+            Input::Connected(_) | Input::Shortage | Input::Resolved(..) | Input::Reload(_) => {}
         }
     }
 

@@ -103,6 +103,8 @@ pub enum Input<'a> {
     Ended(ConnId),
     /// A dial has failed, or the connection has broken; in words.
     Lost(ConnId, &'a str),
+    /// A dial has found no descriptor: what is not needed should go.
+    Shortage,
     /// A name has been looked up.
     Resolved(&'a str, Result<Vec<IpAddr>, String>),
     /// Time has passed.

@@ -155,6 +155,10 @@ impl Core for Engine {
             Input::Leaving(conn) => self.client_leaving(conn),
             Input::Ended(conn) => self.ended(conn),
             Input::Lost(conn, why) => self.lost(conn, why),
+            Input::Shortage => {
+                let (calls, mut context) = self.lend_calls();
+                calls.close_idle(&mut context);
+            }
             Input::Resolved(host, result) => self.resolved(host, &result),
             Input::Tick => self.tick(),
             Input::Stop => self.stop_requested(),

@@ -374,6 +374,9 @@ impl<C: Core> Shell<C> {
                 }
                 Output::Connect { conn, to } => {
                     if let Err(why) = self.sockets.dial(conn, to, self.poll.registry()) {
+                        if sockets::is_shortage(&why) {
+                            self.core.handle(self.now, Input::Shortage);
+                        }
                         self.core.handle(self.now, Input::Lost(conn, &why.to_string()));
                     }
                 }

@@ -355,6 +355,13 @@ fn write_slices(stream: &mut TcpStream, outbox: &Outbox, skip: usize) -> io::Res
     }
 }
 
+/// Whether the system refuses for want of descriptors: the process has too many, or the system.
+pub fn is_shortage(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
 #[cfg(target_os = "linux")]
 fn quick_acknowledge(stream: &TcpStream) {
     // Where it fails, the kernel takes its time.

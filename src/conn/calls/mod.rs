@@ -191,7 +191,7 @@ impl Calls {
         self.calls.len()
     }
 
-    /// Closes the connections that nobody uses: at the end, or where descriptors are scarce.
+    /// Closes the connections that nobody uses, where descriptors are scarce.
     pub fn close_idle(&mut self, ctx: &mut CallContext<'_>) {
         for conn in self.pools.drain() {
             self.close(conn, ctx);
