@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use support::client::{TEXT, frame, request};
 use support::innocent::{Innocent, calm, dial, raise_descriptors};
+use support::random::Random;
 use support::wait::{PATIENCE, until_true};
 use support::{Client, Redis, Router, Service, subscribe};
 
@@ -121,17 +122,6 @@ fn malformed_handshakes_are_refused_once() {
     innocent.finish();
 }
 
-/// A small generator, so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, most: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % most
-    }
-}
-
 #[test]
 fn handshakes_spoilt_by_chance_harm_nobody() {
     let (router, redis) = Router::alone(calm(json!({ "LIMITS": { "handshake_timeout": 0.5 } })));
@@ -140,18 +130,13 @@ fn handshakes_spoilt_by_chance_harm_nobody() {
     let crowd: Vec<_> = (0..8)
         .map(|seed| {
             thread::spawn(move || {
-                let mut random = Random(seed);
+                let mut random = Random::new(seed);
                 for _ in 0..40 {
                     let mut bytes =
                         request("/", "Origin: http://x\r\nX-Forwarded-For: 1.2.3.4\r\n")
                             .into_bytes();
                     for _ in 0..=random.below(3) {
-                        let at = random.below(bytes.len());
-                        match random.below(3) {
-                            0 => bytes[at] = random.below(256) as u8,
-                            1 => drop(bytes.remove(at)),
-                            _ => bytes.insert(at, random.below(256) as u8),
-                        }
+                        random.spoil(&mut bytes);
                     }
                     let mut stream = dial(port);
                     let _ = stream.write_all(&bytes);

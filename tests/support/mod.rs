@@ -7,6 +7,7 @@
 //! - `http`: HTTP heads, as client and service need them
 //! - `client`: WebSocket clients
 //! - `router`: the program itself
+//! - `random`: chance that can be repeated
 //! - `broker`: the program as its own broker
 //! - `calling`: a world in which every subscribe is one call
 //! - `innocent`: a client that does nothing wrong while others do
@@ -21,6 +22,7 @@ pub mod calling;
 pub mod client;
 pub mod http;
 pub mod innocent;
+pub mod random;
 pub mod redis;
 pub mod router;
 pub mod service;
