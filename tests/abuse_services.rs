@@ -144,8 +144,8 @@ fn whatever_services_do_the_others_are_served() {
     quick.answer_json("/on_message", &json!({ "status": "ok", "data": 1 }));
     let mut services = json!({ "quick": quick.hooks(&["authorizer", "on_message"]) });
     services["refuses"] = authorized_at(free_port());
-    // No resolver asks anybody about a label of more than 63 characters.
-    let unknown = format!("http://{}.invalid/authorizer", "x".repeat(64));
+    // A name that is reserved for being none (RFC 6761): refused, or not answered in time.
+    let unknown = "http://no-such-name.invalid./authorizer";
     services["unknown"] = json!({ "require_authentication": false, "authorizer": unknown });
     for (name, act) in FAILURES {
         services[name] = authorized_at(rogue(act));
@@ -289,7 +289,7 @@ fn requests_that_nobody_reads_cost_their_own_bytes() {
     let router = Router::start(&redis, calm(config));
     let innocent = Innocent::start(&router, &redis);
     let before = router.resident_bytes();
-    let mut clients: Vec<Client> = (0..4).map(|_| router.client()).collect();
+    let mut clients: Vec<Client> = (0..2).map(|_| router.client()).collect();
     let data = "x".repeat(6_000_000);
     let message = json!({ "event": "message", "subscription": "deaf.1", "data": data }).to_string();
     for client in &mut clients {
@@ -301,6 +301,6 @@ fn requests_that_nobody_reads_cost_their_own_bytes() {
         assert_eq!(client.recv()["error"], "Service unavailable.");
     }
     let grown = router.resident_bytes().saturating_sub(before);
-    assert!(grown < 4 * 4 * 6_000_000, "{grown} bytes more");
+    assert!(grown < 2 * 4 * 6_000_000, "{grown} bytes more");
     innocent.finish();
 }
