@@ -96,6 +96,12 @@ impl Redis {
         });
     }
 
+    /// The same, with another password.
+    pub fn restart_with_password(&mut self, password: &str) {
+        self.password = Some(password.to_owned());
+        self.restart();
+    }
+
     /// Stops the process without ending it: its sockets stay open, nothing is answered.
     pub fn freeze(&self) {
         signal(self.process.id(), "STOP");

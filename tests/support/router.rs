@@ -226,6 +226,16 @@ impl Router {
         self.overwrite_config(&config.to_string());
     }
 
+    /// The same, starting from another text.
+    pub fn rewrite_config_from(&self, text: &str, change: impl FnOnce(&mut Value)) {
+        self.overwrite_config(text);
+        self.rewrite_config(change);
+    }
+
+    pub fn config_path(&self) -> &std::path::Path {
+        &self.config
+    }
+
     pub fn overwrite_config(&self, text: &str) {
         std::fs::write(&self.config, text).unwrap();
     }
