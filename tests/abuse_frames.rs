@@ -197,7 +197,8 @@ fn bombs_of_services_and_publishers_harm_nobody() {
     reader.subscribe("calm.busy");
     for bomb in bombs() {
         let body = format!(
-            r#"{{"status":"ok","data":{bomb},"field":{bomb},"options":{{"order":{bomb},"throttle":{bomb}}}}}"#
+            r#"{{"status":"ok","data":{bomb},"field":{bomb},
+                "options":{{"order":{bomb},"throttle":{bomb}}}}}"#
         );
         service.answer("/before_subscribe", Reply::Json(body));
         for event in [subscribe("books.1"), unsubscribe("books.1")] {
