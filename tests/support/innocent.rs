@@ -12,7 +12,7 @@ use super::redis::Publisher;
 use super::{Client, Redis, Router, merge};
 
 /// The longest that one message may take: far more than it takes on a machine that does a dozen
-/// other things, far less than any time-out that an attack could make somebody wait for.
+/// other things. Whoever waits that long has been forgotten.
 const LONGEST: Duration = Duration::from_secs(20);
 
 /// Between two rounds.
