@@ -18,7 +18,7 @@ use socketshark::message::close_code;
 use socketshark::metrics::Metrics;
 use socketshark::outbox::{Outbox, TooSlow};
 use socketshark::ports::{Core, Door, Input, Kind, Output, Ports};
-use socketshark::shell;
+use socketshark::shell::{self, Beside};
 use socketshark::time::{Instant, Now, soonest};
 use socketshark::wire::ws::{self, Contexts};
 
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let config = Rc::new(config(port));
-    match shell::drive(Echo::new(config.clone()), config, None) {
+    match shell::drive(Echo::new(config.clone()), config, Beside::default()) {
         Ok(status) => ExitCode::from(status as u8),
         Err(problem) => {
             eprintln!("echo: {problem}");

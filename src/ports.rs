@@ -121,6 +121,8 @@ pub enum Door {
     Clients,
     Metrics,
     Broker,
+    /// The demo's page and service.
+    Demo,
 }
 
 /// What a connection is for.
@@ -136,6 +138,8 @@ pub enum Kind {
     Scrape,
     /// A peer of the embedded broker.
     Broker,
+    /// A browser at the demo's page, or the router itself with a callback to the demo's service.
+    Demo,
 }
 
 /// What the shell is to do.
@@ -159,6 +163,8 @@ pub enum Output {
     Resolve(Rc<str>),
     /// Report the process's own figures by `Core::scrape`.
     Scrape(ConnId),
+    /// Write this to standard output.
+    Say(Rc<str>),
     /// End the process with this status.
     Exit(i32),
 }

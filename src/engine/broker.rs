@@ -7,6 +7,7 @@ use super::{Engine, desk};
 use crate::arena::ConnId;
 use crate::conn::broker::{self, Broker};
 use crate::route::Desk;
+use crate::time::Now;
 
 /// Lends the broker everything it may touch.
 macro_rules! broker_context {
@@ -35,6 +36,18 @@ impl Engine {
         {
             self.router.publish(&message.channel, &message.payload, &mut desk!(self));
         }
+    }
+
+    /// Publishes at the embedded broker in the name of this process; gives the number of readers.
+    pub fn publish(&mut self, now: Now, channel: &str, payload: &[u8]) -> usize {
+        self.set_now(now);
+        let Some(broker) = &mut self.broker else { return 0 };
+        let (count, read) = broker.announce(channel, payload, &mut broker_context!(self));
+        if let Some(channel) = read {
+            self.router.publish(&channel, payload, &mut desk!(self));
+        }
+        self.settle();
+        count
     }
 
     pub(super) fn at_broker(&mut self, act: impl FnOnce(&mut Broker, &mut broker::Context<'_>)) {

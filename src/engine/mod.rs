@@ -143,6 +143,8 @@ impl Core for Engine {
             Door::Clients => Some(self.accept_client(peer)),
             Door::Metrics => self.accept_scrape(),
             Door::Broker => self.accept_broker(peer),
+            // The demo's own, around this engine.
+            Door::Demo => None,
         }
     }
 
@@ -247,7 +249,7 @@ impl Engine {
                 let (calls, mut context) = self.lend_calls();
                 calls.connected(conn, &mut context);
             }
-            Some(Kind::Client | Kind::Scrape | Kind::Broker) | None => {}
+            Some(Kind::Client | Kind::Scrape | Kind::Broker | Kind::Demo) | None => {}
         }
     }
 
@@ -264,7 +266,7 @@ impl Engine {
             }
             Some(Kind::Scrape) => self.hear_scrape(conn, bytes),
             Some(Kind::Broker) => self.hear_broker(conn, bytes),
-            None => {}
+            Some(Kind::Demo) | None => {}
         }
     }
 
@@ -278,7 +280,7 @@ impl Engine {
             }
             Some(Kind::Scrape) => self.scrape_ended(conn),
             Some(Kind::Broker) => self.at_broker(|broker, context| broker.ended(conn, context)),
-            None => {}
+            Some(Kind::Demo) | None => {}
         }
     }
 
@@ -292,7 +294,7 @@ impl Engine {
             }
             Some(Kind::Scrape) => self.scrape_lost(conn),
             Some(Kind::Broker) => self.at_broker(|broker, context| broker.lost(conn, context)),
-            None => {}
+            Some(Kind::Demo) | None => {}
         }
     }
 
@@ -332,7 +334,7 @@ impl Engine {
             Some(Kind::Client) => self.client_due(conn),
             Some(Kind::Scrape) => self.scrape_due(conn),
             Some(Kind::Broker) => self.at_broker(|broker, context| broker.due(conn, context)),
-            Some(Kind::Redis(_) | Kind::Callback) | None => {}
+            Some(Kind::Redis(_) | Kind::Callback | Kind::Demo) | None => {}
         }
     }
 

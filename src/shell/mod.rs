@@ -7,7 +7,7 @@
 //! What is over a budget stays queued, and the next wait is none.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -47,9 +47,13 @@ const RESOLVED: Token = Token(usize::MAX - 2);
 const CLIENT_DOOR: usize = usize::MAX - 32;
 const METRICS_DOOR: usize = usize::MAX - 64;
 const BROKER_DOOR: usize = usize::MAX - 96;
+const DEMO_DOOR: usize = usize::MAX - 128;
+
+/// Where the demo is, and nowhere else.
+const LOOPBACK: &str = "127.0.0.1";
 
 /// In the order of accepting.
-const DOORS: [Door; 3] = [Door::Metrics, Door::Broker, Door::Clients];
+const DOORS: [Door; 4] = [Door::Metrics, Door::Broker, Door::Demo, Door::Clients];
 
 /// Events taken from one poll; more wait for the next.
 const EVENTS_PER_TURN: usize = 1024;
@@ -73,19 +77,31 @@ pub fn load(path: &Path) -> Result<Config, Vec<String>> {
 /// What the system refused: a port that is taken, no poll.
 pub fn run(path: &Path, config: Config) -> Result<i32, String> {
     let config = Rc::new(config);
-    let setup =
-        Setup { seed: clock::seed(), pid: std::process::id(), terminal: stderr::is_terminal() };
-    let engine = Engine::new(config.clone(), setup);
-    drive(engine, config, Some(path))
+    let engine = Engine::new(config.clone(), setup());
+    drive(engine, config, Beside { path: Some(path), ..Beside::default() })
+}
+
+/// What an engine takes from this process and its system.
+pub fn setup() -> Setup {
+    Setup { seed: clock::seed(), pid: std::process::id(), terminal: stderr::is_terminal() }
+}
+
+/// What a core is driven with besides its configuration.
+#[derive(Clone, Copy, Default)]
+pub struct Beside<'a> {
+    /// The configuration's file, read again on SIGHUP.
+    pub path: Option<&'a Path>,
+    /// The port of the demo's page, on loopback.
+    pub demo: Option<u16>,
 }
 
 /// Runs a core until it asks to exit; gives the exit status. The configuration says where clients
-/// and metrics come in; its file, if there is one, is read again on SIGHUP.
+/// and metrics come in.
 ///
 /// # Errors
 /// What the system refused: a port that is taken, no poll.
-pub fn drive(core: impl Core, config: Rc<Config>, path: Option<&Path>) -> Result<i32, String> {
-    let mut shell = Shell::open(core, config, path)?;
+pub fn drive(core: impl Core, config: Rc<Config>, beside: Beside<'_>) -> Result<i32, String> {
+    let mut shell = Shell::open(core, config, beside)?;
     shell.core.start(shell.now);
     loop {
         if let Some(status) = shell.obey()? {
@@ -112,6 +128,7 @@ struct Shell<C> {
     clients: Listeners,
     metrics: Listeners,
     broker: Listeners,
+    demo: Listeners,
     signals: Signals,
     resolver: Resolver,
     stderr: Stderr,
@@ -128,7 +145,7 @@ struct Shell<C> {
 }
 
 impl<C: Core> Shell<C> {
-    fn open(mut core: C, config: Rc<Config>, path: Option<&Path>) -> Result<Shell<C>, String> {
+    fn open(mut core: C, config: Rc<Config>, beside: Beside<'_>) -> Result<Shell<C>, String> {
         let descriptors = sockets::raise_descriptor_limit();
         let poll = Poll::new().map_err(|error| format!("cannot poll: {error}"))?;
         let signals = Signals::new(poll.registry(), SIGNALS)
@@ -142,6 +159,10 @@ impl<C: Core> Shell<C> {
         let mut broker = Listeners::new(BROKER_DOOR);
         if let Some(config) = &config.broker {
             broker.open(&config.host, config.port, false, poll.registry())?;
+        }
+        let mut demo = Listeners::new(DEMO_DOOR);
+        if let Some(port) = beside.demo {
+            demo.open(LOOPBACK, port, false, poll.registry())?;
         }
         let clock = Clock::new();
         let now = clock.now();
@@ -159,7 +180,7 @@ impl<C: Core> Shell<C> {
             Notifier::silent()
         });
         Ok(Shell {
-            path: path.map(Path::to_owned),
+            path: beside.path.map(Path::to_owned),
             config,
             core,
             poll,
@@ -168,6 +189,7 @@ impl<C: Core> Shell<C> {
             clients: Listeners::new(CLIENT_DOOR),
             metrics,
             broker,
+            demo,
             signals,
             resolver,
             stderr: Stderr::new(),
@@ -216,6 +238,7 @@ impl<C: Core> Shell<C> {
                 token if self.clients.owns(token) => self.clients.set_ready(),
                 token if self.metrics.owns(token) => self.metrics.set_ready(),
                 token if self.broker.owns(token) => self.broker.set_ready(),
+                token if self.demo.owns(token) => self.demo.set_ready(),
                 token => {
                     let Some(conn) = self.sockets.note(event, token) else { continue };
                     if event.is_writable() {
@@ -259,6 +282,7 @@ impl<C: Core> Shell<C> {
             Door::Clients => &self.clients,
             Door::Metrics => &self.metrics,
             Door::Broker => &self.broker,
+            Door::Demo => &self.demo,
         };
         listeners.is_ready() && self.sockets.has_room_for(door)
     }
@@ -275,6 +299,7 @@ impl<C: Core> Shell<C> {
                     Door::Clients => &mut self.clients,
                     Door::Metrics => &mut self.metrics,
                     Door::Broker => &mut self.broker,
+                    Door::Demo => &mut self.demo,
                 };
                 match listeners.accept() {
                     None => break,
@@ -386,6 +411,8 @@ impl<C: Core> Shell<C> {
                 Output::Resume(conn) => self.sockets.resume(conn),
                 Output::Resolve(host) => self.resolver.ask(&host),
                 Output::Scrape(conn) => self.scrapes.push_back(conn),
+                // Whoever started this may have stopped listening.
+                Output::Say(text) => drop(io::stdout().lock().write_all(text.as_bytes())),
                 Output::Exit(status) => return Ok(Some(status)),
             }
         }

@@ -106,12 +106,12 @@ impl Sockets {
     }
 
     /// Whether another connection may be accepted: clients leave a reserve to callbacks and
-    /// Redis, the metrics port and the broker half of it.
+    /// Redis, the other ports half of it.
     pub fn has_room_for(&self, door: Door) -> bool {
         let reserve = (self.descriptors / 4).min(RESERVE_MAX);
         let kept = match door {
             Door::Clients => reserve,
-            Door::Metrics | Door::Broker => reserve / 2,
+            Door::Metrics | Door::Broker | Door::Demo => reserve / 2,
         };
         let fixed = FIXED_DESCRIPTORS.min(self.descriptors / 4);
         self.resting.is_none() && self.len() + kept + fixed < self.descriptors

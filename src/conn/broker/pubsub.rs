@@ -114,6 +114,28 @@ impl Broker {
             // Its own message comes behind the replies to what it said before.
             self.send(from, ctx);
         }
+        let (count, read) = self.send_to_readers(channel, payload, ctx);
+        self.reply(from, |peer| peer.replies.integer(count as i64));
+        read
+    }
+
+    /// Publishes in the name of this process. Gives the number of readers and, if the router is
+    /// one of them, its name of the channel.
+    pub fn announce(
+        &mut self,
+        channel: &str,
+        payload: &[u8],
+        ctx: &mut Context<'_>,
+    ) -> (usize, Option<String>) {
+        self.send_to_readers(channel.as_bytes(), payload, ctx)
+    }
+
+    fn send_to_readers(
+        &mut self,
+        channel: &[u8],
+        payload: &[u8],
+        ctx: &mut Context<'_>,
+    ) -> (usize, Option<String>) {
         ctx.metrics.broker_published += 1;
         let mut slow = Vec::new();
         let head: [&[u8]; 2] = [b"message", channel];
@@ -131,9 +153,9 @@ impl Broker {
         for conn in slow {
             self.too_slow(conn, ctx);
         }
-        self.reply(from, |peer| peer.replies.integer(count as i64));
-        let name = channel.strip_prefix(self.prefix.as_bytes()).filter(|_| is_read)?;
-        std::str::from_utf8(name).ok().map(str::to_owned)
+        let name = channel.strip_prefix(self.prefix.as_bytes()).filter(|_| is_read);
+        let name = name.and_then(|name| std::str::from_utf8(name).ok());
+        (count, name.map(str::to_owned))
     }
 
     fn post(
