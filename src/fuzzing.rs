@@ -22,6 +22,7 @@ use crate::ports::{Kind, Output, Ports};
 use crate::random::Random;
 use crate::time::Now;
 use crate::timers::Timers;
+use crate::wire::http::incoming::{self, Bounds, Incoming, Refusal};
 use crate::wire::http::{Reader, Response, Rules};
 use crate::wire::json::{self, Object};
 use crate::wire::resp::{self, Parser, Value};
@@ -32,10 +33,11 @@ use crate::wire::ws::{self, Codec, Contexts, Event};
 pub type Body = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Body); 8] = [
+pub const TARGETS: [(&str, Body); 9] = [
     ("broker", broker),
     ("client", client),
     ("config", config),
+    ("http_request", http_request),
     ("http_response", http_response),
     ("json", json),
     ("resp", resp),
@@ -247,6 +249,26 @@ fn http_responses(pieces: &[&[u8]]) -> (Vec<Response>, Result<(), String>) {
     let end = reader.end().map_err(|fault| fault.to_string());
     responses.extend(reader.take());
     (responses, end)
+}
+
+/// The same requests in all cuts, none of them over its bounds.
+pub fn http_request(data: &[u8]) {
+    const BOUNDS: Bounds = Bounds { head_bytes: BYTES_MAX, body_bytes: 100 };
+    let (requests, _) = in_all_cuts(data, |pieces| {
+        let (mut reader, mut requests) = (incoming::Reader::new(BOUNDS), Vec::new());
+        for mut piece in pieces.iter().copied() {
+            while !piece.is_empty() {
+                match reader.next(&mut piece) {
+                    Ok(request) => requests.extend(request),
+                    Err(refusal) => return (requests, Some(refusal)),
+                }
+            }
+        }
+        (requests, None::<Refusal>)
+    });
+    for Incoming { path, body, .. } in &requests {
+        assert!(path.starts_with('/') && body.len() <= BOUNDS.body_bytes);
+    }
 }
 
 /// The same head, rest and verdict in all cuts; what is answered is HTTP.

@@ -23,6 +23,7 @@
 pub mod arena;
 pub mod config;
 pub mod conn;
+pub mod demo;
 pub mod engine;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

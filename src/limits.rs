@@ -142,3 +142,38 @@ pub const BROKER_LINGER_SECONDS: u64 = 2;
 /// Queues kept for the next burst, and the frames that each may have room for: 1 MiB in all.
 pub const SPARE_QUEUES_MAX: usize = 1_024;
 pub const SPARE_QUEUE_FRAMES_MAX: usize = 64;
+
+/// Connections to the demo's page and service at once: as many as the router's callbacks of its
+/// three services and of the authentication may take, and as many again for browsers.
+pub const DEMO_CONNECTIONS_MAX: usize = 512;
+
+/// Head of a request to the demo.
+pub const DEMO_HEAD_BYTES_MAX: usize = 8_192;
+
+/// Body of a request to the demo.
+pub const DEMO_BODY_BYTES_MAX: usize = 65_536;
+
+/// Time for a request to the demo from its first byte to its last, and for taking the answer, in
+/// seconds.
+pub const DEMO_REQUEST_SECONDS_MAX: u64 = 10;
+
+/// Time between two requests on one connection to the demo, in seconds: longer than the router's
+/// `keepalive_timeout`, so that it does not meet a closing service.
+pub const DEMO_IDLE_SECONDS_MAX: u64 = 60;
+
+/// Tickets of the demo that nobody has used yet; the oldest one gives way.
+pub const DEMO_TICKETS_MAX: usize = 100;
+
+/// Time in which a ticket of the demo has to be used, in seconds.
+pub const DEMO_TICKET_SECONDS_MAX: u64 = 30;
+
+/// Rooms of the demo's chat in which somebody is, and different people in one.
+pub const DEMO_ROOMS_MAX: usize = 100;
+pub const DEMO_PEOPLE_MAX: usize = 100;
+
+/// What somebody new in a room of the demo's chat gets to read.
+pub const DEMO_LINES_KEPT: usize = 10;
+
+/// Characters of a name, and of a line, in the demo's chat.
+pub const DEMO_NAME_CHARS_MAX: usize = 32;
+pub const DEMO_LINE_CHARS_MAX: usize = 500;

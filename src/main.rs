@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use socketshark::demo::{self, DemoPorts};
 use socketshark::shell;
 
 const HELP: &str = "\
@@ -12,6 +13,9 @@ SocketShark, a WebSocket message router.
 
   socketshark -c FILE            run the router
   socketshark --check -c FILE    validate the configuration, open nothing
+  socketshark demo               router, broker, a sample service and a page, on this machine
+                                 alone; --port N (9000) for another port, --print-config
+                                 for the configuration it uses
   socketshark client-js          print a client for browsers and Node: one ES module
   socketshark --version
   socketshark --help
@@ -24,6 +28,7 @@ const CLIENT_JS: &str = include_str!("demo/socketshark.js");
 enum Task {
     Run(PathBuf),
     Check(PathBuf),
+    Demo { port: u16 },
     Print(String),
 }
 
@@ -36,6 +41,10 @@ fn main() -> ExitCode {
         Ok(Task::Check(path)) => match shell::load(&path) {
             Ok(_) => ExitCode::SUCCESS,
             Err(problems) => fail(&problems, 2),
+        },
+        Ok(Task::Demo { port }) => match demo::run(port) {
+            Ok(status) => ExitCode::from(status as u8),
+            Err(problem) => fail(&[problem], 1),
         },
         Ok(Task::Run(path)) => match shell::load(&path) {
             Ok(config) => match shell::run(&path, config) {
@@ -73,6 +82,9 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, String> 
                 let version = env!("CARGO_PKG_VERSION");
                 return Ok(Task::Print(format!("socketshark {version}\n")));
             }
+            Value(word) if word == "demo" && file.is_none() && !check => {
+                return parse_demo(&mut parser);
+            }
             Value(word) if word == "client-js" => return Ok(Task::Print(CLIENT_JS.to_owned())),
             other => return Err(other.unexpected().to_string()),
         }
@@ -82,4 +94,30 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, String> 
         Some(file) => Ok(Task::Run(file)),
         None => Err("a configuration is needed: -c FILE".to_owned()),
     }
+}
+
+fn parse_demo(parser: &mut lexopt::Parser) -> Result<Task, String> {
+    use lexopt::prelude::{Long, Short};
+    let (mut port, mut print) = (demo::PORT, false);
+    while let Some(argument) = parser.next().map_err(|error| error.to_string())? {
+        match argument {
+            Long("port") => {
+                let value = parser.value().map_err(|error| error.to_string())?;
+                let number = value.to_str().and_then(|text| text.parse().ok());
+                let fits = |&port: &u16| port <= demo::PORT_MAX;
+                let range = format!("--port must be a number from 0 to {}", demo::PORT_MAX);
+                port = number.filter(fits).ok_or(range)?;
+            }
+            Long("print-config") => print = true,
+            Short('h') | Long("help") => return Ok(Task::Print(HELP.to_owned())),
+            other => return Err(other.unexpected().to_string()),
+        }
+    }
+    if print && port == 0 {
+        return Err("--print-config needs a port other than 0".to_owned());
+    }
+    if print {
+        return Ok(Task::Print(demo::config_text(DemoPorts::usual(port))));
+    }
+    Ok(Task::Demo { port })
 }

@@ -134,6 +134,15 @@ fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     Ok(addresses)
 }
 
+/// Listens on an address, for as long as what is given lives.
+pub fn bound(host: &str, port: u16) -> Result<(SocketAddr, TcpListener), String> {
+    let refused = |error: io::Error| format!("cannot listen on {host}:{port}: {error}");
+    let address = addresses(host, port)?.first().copied();
+    let address = address.ok_or_else(|| format!("cannot listen on {host}: no such address"))?;
+    let listener = bind(address, false).map_err(refused)?;
+    Ok((listener.local_addr().map_err(refused)?, listener))
+}
+
 fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for the old connections' TIME_WAIT.

@@ -86,6 +86,30 @@ pub fn setup() -> Setup {
     Setup { seed: clock::seed(), pid: std::process::id(), terminal: stderr::is_terminal() }
 }
 
+/// Whether a port of loopback can be listened on.
+///
+/// # Errors
+/// Why not.
+pub fn check_port(port: u16) -> Result<(), String> {
+    listen::bound(LOOPBACK, port).map(drop)
+}
+
+/// Ports of loopback that nobody listens on.
+///
+/// # Errors
+/// There are not so many.
+pub fn any_free_ports<const COUNT: usize>() -> Result<[u16; COUNT], String> {
+    // All are held until the last one is found, so that no two are the same.
+    let mut held = Vec::new();
+    let mut ports = [0; COUNT];
+    for port in &mut ports {
+        let (local, listener) = listen::bound(LOOPBACK, 0)?;
+        *port = local.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
+
 /// What a core is driven with besides its configuration.
 #[derive(Clone, Copy, Default)]
 pub struct Beside<'a> {

@@ -1,8 +1,10 @@
-//! HTTP/1.1 as a client speaks it (RFC 9110, RFC 9112): requests out, responses in.
+//! HTTP/1.1 (RFC 9110, RFC 9112) as a client speaks it, requests out and responses in; and requests
+//! as a server reads them.
 
 use std::fmt;
 
 pub mod body;
+pub mod incoming;
 pub mod location;
 pub mod request;
 pub mod response;
