@@ -210,6 +210,37 @@ fn sessions_of_a_stalled_service_cost_little_and_stall_no_other() {
     innocent.finish();
 }
 
+/// A service is down that has to be told of everybody who leaves, and those who leave come again
+/// and again.
+#[test]
+fn leavings_that_cannot_be_told_have_a_bound() {
+    let redis = Redis::start();
+    let service = Service::start();
+    service.answer("/on_unsubscribe", Reply::Hang);
+    let limits = json!({ "max_connections_per_host": 2, "max_queued_per_host": 20, "timeout": 60 });
+    let hooks = service.hooks(&["on_unsubscribe"]);
+    let config = json!({ "SERVICES": { "books": hooks }, "HTTP": limits });
+    let router = Router::start(&redis, calm(config));
+    let innocent = Innocent::start(&router, &redis);
+    let (mut allowed, mut refused) = (0, 0);
+    for number in 0..200 {
+        let mut client = router.client();
+        let answer = client.ask(&subscribe("books.1"));
+        match answer["error"].as_str() {
+            None => allowed += 1,
+            Some("Service unavailable.") => refused += 1,
+            Some(_) => panic!("{answer}"),
+        }
+        client.close(1000);
+        // Its leaving waits to be told.
+        if number < 22 {
+            router.wait_metric("socketshark_callbacks_queued", (number as f64 - 1.0).max(0.0));
+        }
+    }
+    assert!(allowed <= 24 && allowed + refused == 200, "{allowed} got in, {refused} did not");
+    innocent.finish();
+}
+
 #[test]
 fn what_subscriptions_keep_has_a_bound() {
     let service = json!({ "require_authentication": false, "extra_fields": ["extra"] });

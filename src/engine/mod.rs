@@ -88,6 +88,7 @@ macro_rules! desk {
             random: &mut $engine.random,
             log: &mut $engine.log,
             metrics: &mut $engine.metrics,
+            calls: &$engine.calls,
             asks: &mut $engine.asks,
         }
     };

@@ -13,7 +13,7 @@ use super::{Desk, Router, session_of};
 use crate::arena::{ConnId, SessionId, SubscriptionId};
 use crate::config::{Level, Service};
 use crate::limits::SUBSCRIPTION_BYTES;
-use crate::message::refusal;
+use crate::message::{Hook, refusal};
 use crate::metrics::EventLabel;
 use crate::wire::json::{self, Object, ObjectWriter};
 
@@ -272,6 +272,10 @@ impl Router {
             Err(refusal::ALREADY_SUBSCRIBED)
         } else if session.subscriptions.len() >= most || is_over {
             Err(refusal::TOO_MANY_SUBSCRIPTIONS)
+        } else if tells_of_leaving(service) && desk.calls.is_full(&service.name, &desk.config.http)
+        {
+            // The calls that tell of it wait without a bound, so those who come have one.
+            Err(refusal::SERVICE_UNAVAILABLE)
         } else {
             Ok(session.conn)
         }
@@ -327,6 +331,11 @@ impl Session {
         let many = self.waiting.len() >= limits.max_queued_events_per_session;
         self.step != Step::Idle && (many || self.waiting_bytes > limits.max_message_bytes)
     }
+}
+
+/// Whether a service is called when a subscription ends.
+fn tells_of_leaving(service: &Service) -> bool {
+    [Hook::BeforeUnsubscribe, Hook::OnUnsubscribe].iter().any(|&hook| service.hook(hook).is_some())
 }
 
 /// What a subscription makes us keep.

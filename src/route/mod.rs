@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crate::arena::{Arena, ConnId, SessionId, SessionTag, SubscriptionId, SubscriptionTag};
 use crate::config::Config;
+use crate::conn::calls::Calls;
 use crate::log::Log;
 use crate::message::{Answer, Call, Owner};
 use crate::metrics::Metrics;
@@ -63,6 +64,8 @@ pub struct Desk<'a> {
     pub random: &'a mut Random,
     pub log: &'a mut Log,
     pub metrics: &'a mut Metrics,
+    /// Only to be looked at: calls are asked for.
+    pub calls: &'a Calls,
     pub asks: &'a mut Asks,
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use self::lanes::Lanes;
+use self::lanes::{Lane, Lanes};
 use self::pool::Pools;
 pub use super::callback::CallId;
 use super::callback::{Broken, CallTag, Callback, Heard, Phase};
@@ -179,6 +179,14 @@ impl Calls {
     /// The next call that has ended.
     pub fn next_finished(&mut self) -> Option<(Owner, Answer)> {
         self.finished.pop_front()
+    }
+
+    /// Whether so many calls of a service wait that another one would be refused, had it not to be
+    /// made in any case.
+    pub fn is_full(&self, service: &str, http: &HttpConfig) -> bool {
+        let is_full =
+            |lane: &Lane| &*lane.name == service && !lane.admits(Hook::BeforeSubscribe, http);
+        self.lanes.iter().any(is_full)
     }
 
     /// Whether no call is left and all answers are taken.

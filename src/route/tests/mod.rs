@@ -49,6 +49,7 @@ struct Bench {
     random: Random,
     log: Log,
     metrics: Metrics,
+    calls: Calls,
     asks: Asks,
     conns: Arena<ConnTag, ()>,
     /// What the router has asked of Redis since somebody looked.
@@ -84,6 +85,7 @@ impl Bench {
             random: Random::seeded(1),
             log: Log::new(&log_config, 1, false),
             metrics: Metrics::default(),
+            calls: Calls::default(),
             asks: Asks::default(),
             conns: Arena::default(),
             changes: Vec::new(),
@@ -105,6 +107,7 @@ impl Bench {
                 random: &mut self.random,
                 log: &mut self.log,
                 metrics: &mut self.metrics,
+                calls: &self.calls,
                 asks: &mut self.asks,
             },
         );
