@@ -54,6 +54,10 @@ pub const READ_BYTES_PER_TURN: usize = 4 * SCRATCH_BYTES;
 /// of no content, which cost the others less than a millisecond.
 pub const CLIENT_READ_BYTES_PER_TURN: usize = 4_096;
 
+/// Clients over a limit that are told so at once. Each may take some seconds to hear it; past this
+/// they are closed without a word, or the limits would not bound the descriptors.
+pub const TURNED_AWAY_MAX: usize = 256;
+
 /// Connections accepted in one turn at the client port.
 pub const ACCEPTS_PER_TURN: usize = 64;
 

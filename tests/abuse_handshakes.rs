@@ -290,3 +290,33 @@ fn a_crowd_at_the_limits_is_answered() {
     until_true("a free place", || Client::handshake(router.port, &request).is_ok());
     innocent.finish();
 }
+
+/// One address comes again and again although it is refused, and does not let go of what it had:
+/// it does not get more descriptors by that, and another address gets in.
+#[test]
+fn one_address_does_not_use_up_the_descriptors() {
+    raise_descriptors();
+    let limits = json!({ "max_connections_per_ip": 5, "close_timeout": 60 });
+    let (router, redis) = Router::alone(calm(json!({ "LIMITS": limits })));
+    let innocent = Innocent::start(&router, &redis);
+    let before = router.descriptors();
+    let crowd: Vec<TcpStream> = (0..1_000).map(|_| dial(router.port)).collect();
+    router.wait_metric(
+        r#"socketshark_handshakes_refused_total{reason="too_many_from_address"}"#,
+        996.0,
+    );
+    let more = router.descriptors() - before;
+    assert!(more <= 300, "{more} descriptors");
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let address = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+    socket.bind(&address("127.0.0.2:0").into()).unwrap();
+    socket.connect(&address(&format!("127.0.0.1:{}", router.port)).into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(request("/", "").as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 101");
+    drop((crowd, stream));
+    until_true("their descriptors", || router.descriptors() <= before + 1);
+    innocent.finish();
+}

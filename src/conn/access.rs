@@ -30,6 +30,18 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     address.ok().map(|address: IpAddr| address.to_canonical())
 }
 
+/// What an address counts as for `max_connections_per_ip`: of IPv6 the network, since whoever has
+/// one address has its /64 with all others in it.
+pub fn counted_address(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            IpAddr::V6(network.into())
+        }
+        address => address,
+    }
+}
+
 /// Whether `WS_ALLOWED_ORIGINS` lets a request in. Without an `Origin` it comes from no browser's
 /// page, and the rule protects nobody.
 pub fn origin_is_allowed(origin: Option<&[u8]>, allowed: Option<&[OriginPattern]>) -> bool {
@@ -65,6 +77,15 @@ mod tests {
         assert_eq!(address("10.0.0.1", &["5.5.5.5, 9.9.9.9,10.1.1.1"], &net), "9.9.9.9");
         assert_eq!(address("10.0.0.1", &["5.5.5.5", "9.9.9.9 , 10.1.1.1"], &net), "9.9.9.9");
         assert_eq!(address("10.0.0.1", &["10.3.3.3, 10.2.2.2"], &net), "10.3.3.3");
+    }
+
+    #[test]
+    fn neighbours_in_a_network_count_together() {
+        let counted = |text: &str| counted_address(text.parse().unwrap()).to_string();
+        assert_eq!(counted("1.2.3.4"), "1.2.3.4");
+        assert_eq!(counted("::ffff:1.2.3.4"), "1.2.3.4");
+        assert_eq!(counted("2001:db8:0:1:2:3:4:5"), "2001:db8:0:1::");
+        assert_eq!(counted("::1"), "::");
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Engine, ScrapeSlot, desk};
 use crate::arena::{ConnId, SessionId};
 use crate::config::Level;
+use crate::conn::access;
 use crate::conn::client::{Client, ClientContext, Gone, Heard};
 use crate::conn::scrape::{self, Asked, Scrape};
-use crate::limits::SCRAPES_MAX;
+use crate::limits::{SCRAPES_MAX, TURNED_AWAY_MAX};
 use crate::message::close_code;
 use crate::metrics::{ProcessFigures, Refused, text};
 use crate::ports::{Kind, Output};
@@ -21,8 +22,11 @@ pub(super) struct ClientSlot {
     pub client: Client,
     /// Set while the session lives on this connection.
     pub session: Option<SessionId>,
-    /// The address that this client counts for; `None` where that is not limited.
+    /// The address that this client counts for, as long as it has a socket; `None` where that is
+    /// not limited.
     address: Option<IpAddr>,
+    /// It was refused at the door, and is only there to hear so.
+    turned_away: bool,
     /// The moment that a timer is set for.
     armed: Option<Instant>,
 }
@@ -44,44 +48,60 @@ macro_rules! client_context {
 }
 
 impl Engine {
-    pub(super) fn accept_client(&mut self, peer: SocketAddr) -> ConnId {
+    /// `None`: too many are being refused already.
+    pub(super) fn accept_client(&mut self, peer: SocketAddr) -> Option<ConnId> {
         let limits = &self.config.limits;
         let full = limits.max_connections > 0 && self.clients.len() >= limits.max_connections;
+        let is_proxy = self.config.ws_trusted_proxies.iter().any(|block| block.contains(peer.ip()));
+        let refusal = if full {
+            Some(Refused::TooMany)
+        } else if !is_proxy && !self.has_room_for(access::counted_address(peer.ip())) {
+            Some(Refused::TooManyFromAddress)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal
+            && self.turned_away >= TURNED_AWAY_MAX
+        {
+            self.metrics.refused[reason as usize] += 1;
+            return None;
+        }
         let conn = self.ports.open(Kind::Client, limits.send_queue_bytes);
         let client = Client::new(self.now, peer, &self.config);
-        self.clients.insert(conn, ClientSlot { client, session: None, address: None, armed: None });
-        let is_proxy = self.config.ws_trusted_proxies.iter().any(|block| block.contains(peer.ip()));
-        if full {
-            self.refuse(conn, Refused::TooMany);
-        } else if !is_proxy && !self.count_address(conn, peer.ip()) {
-            self.refuse(conn, Refused::TooManyFromAddress);
+        let turned_away = refusal.is_some();
+        let slot = ClientSlot { client, session: None, address: None, turned_away, armed: None };
+        self.clients.insert(conn, slot);
+        if let Some(reason) = refusal {
+            self.turned_away += 1;
+            self.refuse(conn, reason);
+        } else if !is_proxy {
+            self.count_address(conn, access::counted_address(peer.ip()));
         }
         self.tend(conn);
-        conn
+        Some(conn)
+    }
+
+    /// Whether one more may come from an address.
+    fn has_room_for(&self, address: IpAddr) -> bool {
+        let most = self.config.limits.max_connections_per_ip;
+        most == 0 || self.addresses.get(&address).is_none_or(|&count| count < most)
     }
 
     fn refuse(&mut self, conn: ConnId, reason: Refused) {
-        self.uncount_address(conn);
         if let Some(slot) = self.clients.get_mut(conn) {
             slot.client.refuse(reason, &mut client_context!(self, conn, None));
         }
     }
 
-    /// Counts a client for its address, if that has room.
-    fn count_address(&mut self, conn: ConnId, address: IpAddr) -> bool {
-        let most = self.config.limits.max_connections_per_ip;
-        if most == 0 {
-            return true;
+    /// Counts a client for its address, where that is limited.
+    fn count_address(&mut self, conn: ConnId, address: IpAddr) {
+        if self.config.limits.max_connections_per_ip == 0 {
+            return;
         }
-        let count = self.addresses.entry(address).or_default();
-        if *count >= most {
-            return false;
-        }
-        *count += 1;
+        *self.addresses.entry(address).or_default() += 1;
         if let Some(slot) = self.clients.get_mut(conn) {
             slot.address = Some(address);
         }
-        true
     }
 
     fn uncount_address(&mut self, conn: ConnId) {
@@ -133,12 +153,13 @@ impl Engine {
         if !self.is_serving() {
             return self.refuse(conn, Refused::NotReady);
         }
-        let counted = self.clients.get(conn).and_then(|slot| slot.address);
-        if counted != Some(address) {
+        let counted = access::counted_address(address);
+        if self.clients.get(conn).and_then(|slot| slot.address) != Some(counted) {
             self.uncount_address(conn);
-            if !self.count_address(conn, address) {
+            if !self.has_room_for(counted) {
                 return self.refuse(conn, Refused::TooManyFromAddress);
             }
+            self.count_address(conn, counted);
         }
         let Some(slot) = self.clients.get_mut(conn) else { return };
         let session = self.router.open(conn);
@@ -155,7 +176,6 @@ impl Engine {
     fn gone(&mut self, conn: ConnId, gone: Gone) {
         let Some(slot) = self.clients.get_mut(conn) else { return };
         let Some(session) = slot.session.take() else { return };
-        self.uncount_address(conn);
         self.metrics.connections -= 1;
         let line = self.log.at(self.now, Level::Info, "connection closed").session(session);
         drop(line.number("code", gone.code.into()).text("reason", gone.reason));
@@ -255,6 +275,7 @@ impl Engine {
     fn tend(&mut self, conn: ConnId) {
         let Some(slot) = self.clients.get_mut(conn) else { return };
         if slot.client.is_over() {
+            self.turned_away -= usize::from(slot.turned_away);
             self.uncount_address(conn);
             self.clients.remove(conn);
             return;

@@ -64,6 +64,8 @@ pub struct Engine {
     clients: Table<ConnTag, ClientSlot>,
     /// Clients by address, where that is limited.
     addresses: HashMap<IpAddr, usize>,
+    /// Clients that are being refused since there are too many.
+    turned_away: usize,
     contexts: Contexts,
     scrapes: Table<ConnTag, ScrapeSlot>,
     /// None where there is a broker.
@@ -117,6 +119,7 @@ impl Engine {
             metrics,
             clients: Table::default(),
             addresses: HashMap::new(),
+            turned_away: 0,
             contexts: Contexts::default(),
             scrapes: Table::default(),
             unread: vec![Vec::new(); links.len()],
@@ -141,7 +144,7 @@ impl Core for Engine {
         match door {
             // The port is being closed: a handshake would only delay the end.
             Door::Clients if self.is_stopping() => None,
-            Door::Clients => Some(self.accept_client(peer)),
+            Door::Clients => self.accept_client(peer),
             Door::Metrics => self.accept_scrape(),
             Door::Broker => self.accept_broker(peer),
             // The demo's own, around this engine.
