@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use super::{Engine, desk};
 use crate::arena::ConnId;
-use crate::conn::broker::{self, Broker};
+use crate::conn::broker::{self, Broker, Message};
+use crate::limits::{DELIVERIES_PER_MESSAGE, DELIVERIES_PER_TURN};
 use crate::route::Desk;
 use crate::time::Now;
 
@@ -31,10 +32,17 @@ impl Engine {
     /// Takes a peer's bytes through the broker; what the router reads goes there.
     pub(super) fn hear_broker(&mut self, conn: ConnId, bytes: &[u8]) {
         let mut input = bytes;
+        let mut deliveries = 0;
         while let Some(broker) = &mut self.broker
             && let Some(message) = broker.next(conn, &mut input, &mut broker_context!(self))
         {
-            self.router.publish(&message.channel, &message.payload, &mut desk!(self));
+            let Message { channel, payload } = message;
+            let readers = self.router.publish(&channel, &payload, &mut desk!(self));
+            deliveries += readers + DELIVERIES_PER_MESSAGE;
+            if deliveries >= DELIVERIES_PER_TURN {
+                self.unread.insert(conn, input.to_vec());
+                return;
+            }
         }
     }
 
@@ -59,6 +67,9 @@ impl Engine {
     /// Something was written: commands may have waited for that.
     pub(super) fn broker_flushed(&mut self, conn: ConnId) {
         let Some(broker) = &mut self.broker else { return };
+        if self.unread.contains_key(&conn) {
+            return; // what it said before comes first
+        }
         if let Some(held) = broker.flushed(conn, &mut broker_context!(self)) {
             self.hear_broker(conn, &held);
             self.settle();

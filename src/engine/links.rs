@@ -8,8 +8,8 @@ use std::rc::Rc;
 use super::{Engine, desk};
 use crate::arena::ConnId;
 use crate::conn::redis::{self, Event, Link};
-use crate::limits::{BULK_WRITES_PER_TURN, DELIVERIES_PER_TURN};
-use crate::ports::Output;
+use crate::limits::{BULK_WRITES_PER_TURN, DELIVERIES_PER_MESSAGE, DELIVERIES_PER_TURN};
+use crate::ports::{Kind, Output};
 use crate::route::Desk;
 
 /// Confirmations of SUBSCRIBE that are still missing, by channel.
@@ -43,8 +43,9 @@ impl Engine {
     pub(super) fn links_due(&mut self) {
         for index in 0..self.links.len() {
             // An answer to a ping may stand behind what we have not come to read.
-            let is_behind = self.ports.mail.backlog() > BULK_WRITES_PER_TURN;
-            if !is_behind && self.unread[index].is_empty() {
+            let is_behind = self.ports.mail.backlog() > BULK_WRITES_PER_TURN
+                || self.links[index].conn().is_some_and(|conn| self.unread.contains_key(&conn));
+            if !is_behind {
                 self.links[index].due(&mut link_context!(self));
                 self.drain_link(index, &[]);
             }
@@ -89,21 +90,19 @@ impl Engine {
         while let Some(event) = self.links[index].next(&mut input, &mut link_context!(self)) {
             match event {
                 Event::Ready => self.link_ready(),
-                Event::Lost { was_ready, .. } => {
-                    self.unread[index].clear();
-                    if was_ready {
-                        self.redis_lost();
-                    }
-                }
+                Event::Lost { was_ready: true, .. } => self.redis_lost(),
+                Event::Lost { was_ready: false, .. } => {}
                 Event::Subscribed(channel) => self.confirmed(&channel),
                 Event::SubscribeFailed { channel, .. } => self.refused(index, &channel),
                 Event::Message { channel, payload } => {
-                    // Messages that nobody reads have their price as well.
-                    deliveries += 16 + self.router.publish(&channel, &payload, &mut desk!(self));
+                    let readers = self.router.publish(&channel, &payload, &mut desk!(self));
+                    deliveries += readers + DELIVERIES_PER_MESSAGE;
                 }
             }
-            if deliveries >= DELIVERIES_PER_TURN && !input.is_empty() {
-                self.unread[index] = input.to_vec();
+            if deliveries >= DELIVERIES_PER_TURN
+                && let Some(conn) = self.links[index].conn()
+            {
+                self.unread.insert(conn, input.to_vec());
                 return;
             }
         }
@@ -111,15 +110,13 @@ impl Engine {
 
     /// Takes up what was left over in the turn before.
     pub(super) fn read_on(&mut self) {
-        for index in 0..self.links.len() {
-            let unread = std::mem::take(&mut self.unread[index]);
-            if unread.is_empty() {
-                continue;
+        for (conn, bytes) in std::mem::take(&mut self.unread) {
+            match self.ports.kind(conn) {
+                Some(Kind::Redis(index)) => self.hear_link(index, conn, &bytes),
+                Some(Kind::Broker) => self.hear_broker(conn, &bytes),
+                _ => continue,
             }
-            self.drain_link(index, &unread);
-            if let Some(conn) = self.links[index].conn()
-                && self.unread[index].is_empty()
-            {
+            if !self.unread.contains_key(&conn) {
                 self.ports.ask(Output::Resume(conn));
             }
         }

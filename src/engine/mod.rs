@@ -4,7 +4,7 @@
 //! One entry for inputs (`handle`), one drain for outputs (`poll`), one deadline
 //! (`next_deadline`). It opens no socket and reads no clock: the shell does, or a simulation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -71,8 +71,8 @@ pub struct Engine {
     /// None where there is a broker.
     links: Vec<Link>,
     broker: Option<Broker>,
-    /// What was read from each Redis and has to wait for the next turn.
-    unread: Vec<Vec<u8>>,
+    /// What was read from a Redis, or a peer of the broker, and has to wait for the next turn.
+    unread: BTreeMap<ConnId, Vec<u8>>,
     confirmations: Confirmations,
     calls: Calls,
     router: Router,
@@ -122,7 +122,7 @@ impl Engine {
             turned_away: 0,
             contexts: Contexts::default(),
             scrapes: Table::default(),
-            unread: vec![Vec::new(); links.len()],
+            unread: BTreeMap::new(),
             links,
             broker,
             confirmations: Confirmations::default(),
@@ -196,18 +196,17 @@ impl Core for Engine {
 
     fn wants_read(&self, conn: ConnId) -> bool {
         match self.ports.kind(conn) {
+            _ if self.unread.contains_key(&conn) => false,
             Some(Kind::Client) => {
                 self.clients.get(conn).is_none_or(|slot| slot.client.wants_read())
             }
             Some(Kind::Broker) => self.broker.as_ref().is_none_or(|broker| broker.wants_read(conn)),
-            Some(Kind::Redis(index)) => self.unread[index].is_empty(),
             kind => kind.is_some(),
         }
     }
 
     fn has_work(&self) -> bool {
-        let is_behind = self.unread.iter().any(|unread| !unread.is_empty());
-        is_behind || self.ports.has_outputs() || self.ports.mail.has_work()
+        !self.unread.is_empty() || self.ports.has_outputs() || self.ports.mail.has_work()
     }
 
     fn appetite(&self, conn: ConnId) -> usize {
