@@ -149,12 +149,12 @@ impl Reader {
 
     /// The response, once it is complete. The reader begins anew.
     pub fn take(&mut self) -> Option<Response> {
+        if !matches!(self.stage, Stage::Complete(_)) {
+            return None;
+        }
         match std::mem::take(self).stage {
             Stage::Complete(response) => Some(response),
-            stage => {
-                self.stage = stage;
-                None
-            }
+            _ => unreachable!("looked at above"),
         }
     }
 
@@ -433,6 +433,27 @@ mod tests {
         assert_eq!(response(&text).head.status, 200);
         let switched = read("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n");
         assert_eq!(switched, Err(Fault::SwitchedProtocols));
+    }
+
+    #[test]
+    fn asking_too_early_changes_nothing() {
+        let names = names();
+        let rules = Rules { body_bytes_max: 10, rate_limit_headers: &names };
+        let mut reader = Reader::default();
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut total = 0;
+        let fault = loop {
+            match reader.push(interim, rules) {
+                Ok(taken) => total += taken,
+                Err(fault) => break fault,
+            }
+            assert_eq!(reader.take(), None);
+            assert_eq!(reader.end(), Err(Fault::CutShort), "an interim response has come");
+        };
+        assert_eq!(fault, Fault::HeadTooLarge);
+        assert!(
+            total <= RESPONSE_HEAD_BYTES_MAX && total + interim.len() > RESPONSE_HEAD_BYTES_MAX
+        );
     }
 
     #[test]
