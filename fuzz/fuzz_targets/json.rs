@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| socketshark::fuzzing::json(data));
+use socketshark::fuzzing;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| socketshark_fuzz::bounded(data, fuzzing::json));

@@ -2,51 +2,55 @@
 //!
 //! They live here so that plain `cargo test` compiles them and replays the kept corpora in
 //! `fuzz/corpus/`, each folder named like its target. The targets themselves are in
-//! `fuzz/fuzz_targets/`, a line each. A body panics where a property is broken.
+//! `fuzz/fuzz_targets/`, a line each; they measure memory as well. A body panics where a property
+//! is broken.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
-use std::io::IoSlice;
-use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::value::RawValue;
 
-use crate::arena::ConnId;
-use crate::config::{self, BrokerConfig, Config, ConfigError, Limits};
-use crate::conn::broker::{self, Broker};
-use crate::conn::client::{Client, ClientContext, Heard};
-use crate::limits::{COMPARED_BYTES_MAX, HEADERS_MAX, JSON_DEPTH_MAX};
-use crate::log::Log;
-use crate::metrics::Metrics;
-use crate::ports::{Kind, Output, Ports};
+use crate::config::{self, ConfigError};
+use crate::limits::HEADERS_MAX;
+use crate::outbox::Frame;
 use crate::random::Random;
-use crate::time::Now;
-use crate::timers::Timers;
 use crate::wire::http::incoming::{self, Bounds, Incoming, Refusal};
-use crate::wire::http::{Reader, Response, Rules};
-use crate::wire::json::{self, Object};
 use crate::wire::resp::{self, Parser, Value};
 use crate::wire::upgrade;
 use crate::wire::ws::{self, Codec, Contexts, Event};
+
+mod events;
+mod http;
+mod machines;
+
+pub use events::{client_event, json, service_event};
+pub use http::http_response;
+pub use machines::{broker, client, redis};
 
 /// A body: takes any bytes, panics where a property is broken.
 pub type Body = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Body); 9] = [
+pub const TARGETS: [(&str, Body); 12] = [
     ("broker", broker),
     ("client", client),
+    ("client_event", client_event),
     ("config", config),
     ("http_request", http_request),
     ("http_response", http_response),
     ("json", json),
+    ("redis", redis),
     ("resp", resp),
+    ("service_event", service_event),
     ("upgrade", upgrade),
     ("ws", ws),
 ];
 
 /// Small, so that a fuzzer finds what is past it.
 const BYTES_MAX: usize = 600;
+
+/// So large that every declared length passes: memory must follow what comes all the same.
+const LIMITLESS: usize = usize::MAX / 8;
 
 /// Feeds the same bytes whole, one by one and in random pieces. The outcome must be the same.
 fn in_all_cuts<T: PartialEq + Debug>(data: &[u8], run: impl Fn(&[&[u8]]) -> T) -> T {
@@ -73,88 +77,8 @@ fn random_pieces<'a>(data: &'a [u8], random: &mut Random) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// A text is taken apart just when it is a JSON object within the depth limit; its values are
-/// values, and written again they are the same.
-pub fn json(data: &[u8]) {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    let value: Option<&RawValue> = serde_json::from_str(text).ok();
-    let value = value.map(RawValue::get).filter(|value| depth(value) <= JSON_DEPTH_MAX);
-    let parsed = Object::parse(text);
-    let expected = value.is_some_and(|value| value.starts_with('{'));
-    assert_eq!(parsed.is_ok(), expected, "{parsed:?}");
-    if let Some(value) = value {
-        canonical(value);
-    }
-    let Ok(object) = parsed else { return };
-    for name in ["event", "subscription", "data", "a", ""] {
-        let Some(raw) = object.get(name) else { continue };
-        assert!(serde_json::from_str::<&RawValue>(raw).is_ok(), "{raw}");
-        let again = object.with_replaced(name, "[1]");
-        let again = Object::parse(&again).expect("what was written is an object");
-        assert_eq!(again.get(name), Some("[1]"));
-        if let Some(text) = json::string(raw) {
-            let quoted = json::quoted(&text);
-            assert_eq!(json::string(&quoted), Some(text), "{quoted}");
-            if quoted.len().max(raw.len()) <= COMPARED_BYTES_MAX {
-                assert_eq!(json::canonical(&quoted), json::canonical(raw));
-            }
-        }
-    }
-}
-
-/// Equal values that are not long have equal canonical forms: here one and the same value, spaced
-/// otherwise.
-fn canonical(value: &str) {
-    let form = json::canonical(value);
-    assert!(!form.is_empty());
-    if spaced(value).len() <= COMPARED_BYTES_MAX {
-        assert_eq!(json::canonical(&spaced(value)), form, "{value}");
-    }
-    assert_eq!(json::is_truthy(&spaced(value)), json::is_truthy(value), "{value}");
-}
-
-/// The value with a space wherever one may stand inside of it.
-fn spaced(value: &str) -> String {
-    let mut out = String::new();
-    let last = value.chars().count().saturating_sub(1);
-    each_char(value, |index, character, in_string| {
-        out.push(character);
-        if !in_string && index < last && "[]{},:".contains(character) {
-            out.push(' ');
-        }
-    });
-    out
-}
-
-fn depth(value: &str) -> usize {
-    let (mut depth, mut deepest) = (0usize, 0);
-    each_char(value, |_, character, in_string| match character {
-        '[' | '{' if !in_string => {
-            depth += 1;
-            deepest = deepest.max(depth);
-        }
-        ']' | '}' if !in_string => depth -= 1,
-        _ => {}
-    });
-    deepest
-}
-
-/// Calls back for every character of well-formed JSON, and whether it stands in a string.
-fn each_char(value: &str, mut call: impl FnMut(usize, char, bool)) {
-    let (mut in_string, mut escaped) = (false, false);
-    for (index, character) in value.chars().enumerate() {
-        call(index, character, in_string);
-        match character {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => in_string = !in_string,
-            _ => {}
-        }
-    }
-}
-
-/// A configuration is read alike however often and whatever comment follows it; what is said
-/// about a wrong one is a line per error, without what the environment gave.
+/// A configuration is read alike however often, whatever comment follows it and however it is
+/// spaced; what is said about a wrong one is a line per error, without what the environment gave.
 pub fn config(data: &[u8]) {
     const SECRET: &str = "of-the-environment";
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -162,6 +86,10 @@ pub fn config(data: &[u8]) {
     let parsed = config::parse(text, &environment);
     assert_eq!(config::parse(text, &environment), parsed);
     let commented = config::parse(&format!("{text}\n// {{"), &environment);
+    if let Ok(value) = serde_json::from_str::<&RawValue>(text) {
+        let again = config::parse(&events::spaced(value.get()), &environment);
+        assert_eq!(again, parsed);
+    }
     match parsed {
         Ok(config) => {
             for service in &config.services {
@@ -179,31 +107,65 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// The same values and fault in all cuts; none larger than what came; each can be read, and the
-/// words of a command are read back as they were written.
+/// The same values and fault in all cuts; none larger than what came; each can be read and is the
+/// same once written again, a command as well.
 pub fn resp(data: &[u8]) {
-    let (values, _) = in_all_cuts(data, resp_values);
+    let (values, _) = in_all_cuts(data, |pieces| resp_values(pieces, BYTES_MAX));
+    resp_values(&[data], LIMITLESS);
     assert!(values.iter().map(Vec::len).sum::<usize>() <= data.len());
     for whole in &values {
         let value = Value::read(whole).expect("what the parser hands out is whole");
+        let written = written(value.clone());
+        assert!(written.len() <= whole.len(), "the shortest form");
+        let again = read_again(&written);
+        assert_eq!(self::written(Value::read(&again).expect("a value")), written);
         let Value::Array(items) = value else { continue };
         let words: Option<Vec<&[u8]>> = items.map(bulk).collect();
         let Some(words) = words else { continue };
         let mut command = Vec::new();
         resp::push_command(&mut command, &words);
-        let (again, fault) = resp_values(&[&command]);
-        assert!(fault.is_none() && again.len() == 1, "{again:?} {fault:?}");
-        let Some(Value::Array(items)) = Value::read(&again[0]) else { panic!("a command") };
+        let again = read_again(&command);
+        let Some(Value::Array(items)) = Value::read(&again) else { panic!("a command") };
         assert_eq!(items.map(bulk).collect::<Option<Vec<_>>>(), Some(words));
     }
+}
+
+/// The one value that these bytes are.
+fn read_again(bytes: &[u8]) -> Vec<u8> {
+    let (mut again, fault) = resp_values(&[bytes], BYTES_MAX);
+    assert!(fault.is_none() && again.len() == 1, "{again:?} {fault:?}");
+    again.remove(0)
+}
+
+/// A value as a server writes it. What is being written is a stack: the last item comes first.
+fn written(value: Value<'_>) -> Vec<u8> {
+    let (mut out, mut left) = (Vec::new(), vec![value]);
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Simple(text) => out.extend([b"+", text, b"\r\n"].concat()),
+            Value::Error(text) => out.extend([b"-", text, b"\r\n"].concat()),
+            Value::Integer(number) => out.extend(format!(":{number}\r\n").as_bytes()),
+            Value::Null => out.extend(b"$-1\r\n"),
+            Value::Bulk(bytes) => {
+                out.extend(format!("${}\r\n", bytes.len()).as_bytes());
+                out.extend([bytes, b"\r\n"].concat());
+            }
+            Value::Array(items) => {
+                let items: Vec<Value<'_>> = items.collect();
+                out.extend(format!("*{}\r\n", items.len()).as_bytes());
+                left.extend(items.into_iter().rev());
+            }
+        }
+    }
+    out
 }
 
 fn bulk(value: Value<'_>) -> Option<&[u8]> {
     if let Value::Bulk(bytes) = value { Some(bytes) } else { None }
 }
 
-fn resp_values(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<resp::Fault>) {
-    let mut parser = Parser::new(BYTES_MAX);
+fn resp_values(pieces: &[&[u8]], bytes_max: usize) -> (Vec<Vec<u8>>, Option<resp::Fault>) {
+    let mut parser = Parser::new(bytes_max);
     let mut values = Vec::new();
     for mut piece in pieces.iter().copied() {
         loop {
@@ -216,39 +178,6 @@ fn resp_values(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<resp::Fault>) {
         assert!(piece.is_empty(), "all is taken");
     }
     (values, None)
-}
-
-/// The same responses and fault in all cuts, and no body larger than what came or than allowed.
-pub fn http_response(data: &[u8]) {
-    let (responses, _) = in_all_cuts(data, http_responses);
-    assert!(responses.iter().map(|response| response.body.len()).sum::<usize>() <= data.len());
-    for response in responses {
-        assert!(response.body.len() <= BYTES_MAX);
-        assert!(response.body.is_empty() || response.head.is_wanted());
-        assert!(!response.reusable || response.head.keeps_alive);
-    }
-}
-
-/// Responses as on a connection that is kept: one after the other, then the end of the stream.
-fn http_responses(pieces: &[&[u8]]) -> (Vec<Response>, Result<(), String>) {
-    let names = ["X-Rate-Limit-Reset".to_owned(), "Retry-After".to_owned()];
-    let rules = Rules { body_bytes_max: BYTES_MAX, rate_limit_headers: &names };
-    let mut reader = Reader::default();
-    let mut responses = Vec::new();
-    for mut piece in pieces.iter().copied() {
-        while !piece.is_empty() {
-            match reader.push(piece, rules) {
-                Ok(taken) => piece = &piece[taken..],
-                Err(fault) => return (responses, Err(fault.to_string())),
-            }
-            let complete = reader.take();
-            assert!(complete.is_some() || piece.is_empty(), "all is taken, or a response ends");
-            responses.extend(complete);
-        }
-    }
-    let end = reader.end().map_err(|fault| fault.to_string());
-    responses.extend(reader.take());
-    (responses, end)
 }
 
 /// The same requests in all cuts, none of them over its bounds.
@@ -271,21 +200,52 @@ pub fn http_request(data: &[u8]) {
     }
 }
 
-/// The same head, rest and verdict in all cuts; what is answered is HTTP.
+/// The same head, rest and verdict in all cuts, and when it is written again with other cases and
+/// spaces; what is answered is HTTP.
 pub fn upgrade(data: &[u8]) {
     let (head, rest) = match in_all_cuts(data, request_head) {
         Ok((head, rest)) => (head, rest),
         Err(refusal) => return assert_is_response(&refusal.response()),
     };
+    assert!(head.len() <= BYTES_MAX.min(data.len()));
     let Some(rest) = rest else { return };
     assert_eq!([head.as_slice(), rest.as_slice()].concat(), data);
-    match upgrade::check(&head) {
+    let checked = upgrade::check(&head);
+    if let Some(again) = request_again(&head) {
+        let again = upgrade::check(&again);
+        let told = |request: &upgrade::Request<'_>| {
+            let owned = |value: &[u8]| value.to_vec();
+            let origin = request.origin.map(owned);
+            let forwarded: Vec<_> = request.forwarded_for.iter().copied().map(owned).collect();
+            (request.accept.clone(), origin, forwarded)
+        };
+        let again = again.as_ref().map(told);
+        assert_eq!(again, checked.as_ref().map(told), "{}", head.escape_ascii());
+    }
+    match checked {
         Ok(request) => {
             assert_eq!(request.accept.len(), 28, "20 bytes in base64");
             assert_is_response(&upgrade::switching_protocols(&request.accept));
         }
         Err(refusal) => assert_is_response(&refusal.response()),
     }
+}
+
+/// A request's head that says the same with its names in capitals and other space around values.
+fn request_again(head: &[u8]) -> Option<Vec<u8>> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    request.parse(head).ok().filter(httparse::Status::is_complete)?;
+    let (method, path, version) = (request.method?, request.path?, request.version?);
+    let mut again = format!("{method} {path} HTTP/1.{version}\r\n").into_bytes();
+    for header in &*request.headers {
+        again.extend_from_slice(header.name.to_ascii_uppercase().as_bytes());
+        again.extend_from_slice(b":\t ");
+        again.extend_from_slice(header.value.trim_ascii());
+        again.extend_from_slice(b" \t\r\n");
+    }
+    again.extend_from_slice(b"\r\n");
+    Some(again)
 }
 
 /// The head as far as it came and, once it is complete, what follows it.
@@ -310,18 +270,36 @@ fn assert_is_response(bytes: &[u8]) {
     assert!(parsed.is_ok_and(|parsed| parsed.is_complete()), "{}", bytes.escape_ascii());
 }
 
-/// The same events and fault in all cuts; no more in messages than came; a text that is written
-/// and sent back arrives as it was.
+/// The same events and fault in all cuts; no more in messages than came; the events, sent once
+/// more, are the same; a text that is written and sent back arrives as it was.
 pub fn ws(data: &[u8]) {
-    let (events, _) = in_all_cuts(data, ws_events);
+    let (events, _) = in_all_cuts(data, |pieces| ws_events(pieces, BYTES_MAX));
+    ws_events(&[data], LIMITLESS);
     assert!(events.iter().map(message_len).sum::<usize>() <= data.len());
+    let again: Vec<u8> = events.iter().flat_map(|event| masked(&frame(event), *b"mask")).collect();
+    assert_eq!(ws_events(&[&again], BYTES_MAX), (events, None));
     let lossy: Cow<'_, str> = String::from_utf8_lossy(data);
     let sent = ws::encode_text(&lossy);
-    let (echoed, fault) = ws_events(&[&masked(&sent)]);
+    let (echoed, fault) = ws_events(&[&masked(&sent, [0; 4])], BYTES_MAX);
     if lossy.len() > BYTES_MAX {
         assert_eq!(fault, Some(ws::Fault::TooBig));
     } else {
         assert_eq!(echoed.iter().map(text).collect::<Vec<_>>(), [Some(&*lossy)]);
+    }
+}
+
+/// The event as one frame of ours.
+fn frame(event: &Event) -> Frame {
+    match event {
+        Event::Text(text) => ws::encode_text(text),
+        Event::Binary(bytes) => ws::encode_binary(bytes),
+        Event::Ping(payload) => ws::ping(payload),
+        Event::Pong(payload) => {
+            let mut frame = Vec::new();
+            ws::push_pong(&mut frame, payload);
+            frame.into()
+        }
+        Event::Close(code) => ws::close(*code),
     }
 }
 
@@ -338,12 +316,12 @@ fn message_len(event: &Event) -> usize {
 }
 
 /// Events up to a fault or the peer's Close, after which nothing counts.
-fn ws_events(pieces: &[&[u8]]) -> (Vec<Event>, Option<ws::Fault>) {
+fn ws_events(pieces: &[&[u8]], bytes_max: usize) -> (Vec<Event>, Option<ws::Fault>) {
     let (mut codec, mut contexts) = (Codec::default(), Contexts::default());
     let mut events = Vec::new();
     for mut piece in pieces.iter().copied() {
         loop {
-            match codec.next(&mut piece, BYTES_MAX, &mut contexts) {
+            match codec.next(&mut piece, bytes_max, &mut contexts) {
                 Ok(Some(event)) => {
                     let is_last = matches!(event, Event::Close(_));
                     events.push(event);
@@ -360,8 +338,8 @@ fn ws_events(pieces: &[&[u8]]) -> (Vec<Event>, Option<ws::Fault>) {
     (events, None)
 }
 
-/// A server's frame as a client would send it, with a mask that changes nothing.
-fn masked(frame: &[u8]) -> Vec<u8> {
+/// A server's frame as a client would send it.
+fn masked(frame: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let header_len = match frame[1] {
         127 => 10,
         126 => 4,
@@ -370,135 +348,9 @@ fn masked(frame: &[u8]) -> Vec<u8> {
     let (header, payload) = frame.split_at(header_len);
     let mut out = header.to_vec();
     out[1] |= 0x80;
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(payload);
+    out.extend_from_slice(&mask);
+    out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     out
-}
-
-/// A client that is admitted hears and says the same in all cuts; what it says is one HTTP
-/// response, then whole frames, and nothing after a Close.
-pub fn client(data: &[u8]) {
-    let played = in_all_cuts(data, play_client);
-    let sent = played.sent.as_slice();
-    let Some(end) = sent.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return assert!(sent.is_empty(), "{}", sent.escape_ascii());
-    };
-    assert_is_response(sent);
-    let mut frames = &sent[end + 4..];
-    if !sent.starts_with(b"HTTP/1.1 101 ") {
-        return assert!(frames.ends_with(b"\n"), "a refusal has a text");
-    }
-    while let [first, len @ 0..=125, rest @ ..] = frames {
-        frames = rest.get(usize::from(*len)..).expect("frames are whole");
-        assert!(matches!(first, 0x88 | 0x8a), "a pong or a Close, not 0x{first:x}");
-        assert!(*first == 0x8a || frames.is_empty(), "nothing follows a Close");
-    }
-    assert!(frames.is_empty(), "{}", frames.escape_ascii());
-}
-
-/// What a client was heard to say and what was done about it.
-#[derive(PartialEq, Debug)]
-struct Played {
-    heard: Vec<Heard>,
-    outputs: Vec<Output>,
-    sent: Vec<u8>,
-}
-
-/// Admits whoever asks and takes everything that is said, on a socket that takes everything.
-fn play_client(pieces: &[&[u8]]) -> Played {
-    let config = Config {
-        limits: Limits {
-            max_message_bytes: BYTES_MAX,
-            max_header_bytes: BYTES_MAX,
-            ..Limits::default()
-        },
-        ..Config::default()
-    };
-    let mut ports = Ports::default();
-    let conn = ports.open(Kind::Client, config.limits.send_queue_bytes);
-    let now = Now::default();
-    let mut client = Client::new(now, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), &config);
-    let mut log = Log::new(&config.log, 1, false);
-    let mut ctx = ClientContext {
-        now,
-        conn,
-        session: None,
-        ports: &mut ports,
-        log: &mut log,
-        metrics: &mut Metrics::default(),
-        config: &config,
-        contexts: &mut Contexts::default(),
-    };
-    let (mut heard, mut sent) = (Vec::new(), Vec::new());
-    for mut piece in pieces.iter().copied() {
-        while let Some(next) = client.next(&mut piece, &mut ctx) {
-            if let Heard::Request { .. } = next {
-                client.admit(&mut ctx);
-            }
-            heard.push(next);
-        }
-        assert!(piece.is_empty(), "all is taken");
-        ctx.ports.mail.audit();
-        write_out(ctx.ports, conn, &mut sent);
-    }
-    let outputs = std::iter::from_fn(|| ports.poll()).collect();
-    Played { heard, outputs, sent }
-}
-
-/// A peer of the broker is answered the same in all cuts, and the router gets the same messages.
-/// One that never says a 3 is answered in RESP2.
-pub fn broker(data: &[u8]) {
-    let (sent, _) = in_all_cuts(data, play_broker);
-    let mut parser = Parser::new(usize::MAX);
-    let mut rest = sent.as_slice();
-    while !data.contains(&b'3') && !rest.is_empty() {
-        let value = parser.next(&mut rest).expect("replies are RESP");
-        assert!(value.is_some(), "replies are whole: {}", sent.escape_ascii());
-    }
-}
-
-/// What was written, and what the router got.
-type Conversation = (Vec<u8>, Vec<(String, Vec<u8>)>);
-
-/// One peer, on a socket that takes everything, beside a router that reads `a`.
-fn play_broker(pieces: &[&[u8]]) -> Conversation {
-    let settings = BrokerConfig { password: Some("p".to_owned()), ..BrokerConfig::default() };
-    let mut config = Config::default();
-    config.redis.max_message_bytes = BYTES_MAX;
-    let mut broker = Broker::new(&settings, &config, 1);
-    broker.join("a");
-    let mut ports = Ports::default();
-    let mut ctx = broker::Context {
-        now: Now::default(),
-        ports: &mut ports,
-        timers: &mut Timers::default(),
-        log: &mut Log::new(&config.log, 1, false),
-        metrics: &mut Metrics::default(),
-    };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let conn = broker.accept(address, &mut ctx).expect("there is room for one");
-    let (mut sent, mut heard) = (Vec::new(), Vec::new());
-    for mut piece in pieces.iter().copied() {
-        while let Some(message) = broker.next(conn, &mut piece, &mut ctx) {
-            heard.push((message.channel, message.payload.into_owned()));
-        }
-        broker.audit();
-        ctx.ports.mail.audit();
-        write_out(ctx.ports, conn, &mut sent);
-    }
-    (sent, heard)
-}
-
-fn write_out(ports: &mut Ports, conn: ConnId, into: &mut Vec<u8>) {
-    while let Some(id) = ports.mail.next_prompt().or_else(|| ports.mail.next_bulk()) {
-        assert_eq!(id, conn);
-        let mut slices = [IoSlice::new(&[]); 64];
-        let Some(outbox) = ports.mail.outbox(conn) else { return };
-        let used = outbox.slices_from(0, &mut slices);
-        let before = into.len();
-        into.extend(slices[..used].iter().flat_map(|slice| slice.iter()));
-        ports.mail.written(conn, into.len() - before);
-    }
 }
 
 #[cfg(test)]
@@ -536,7 +388,8 @@ mod tests {
             assert!(manifest.contains(&format!("name = \"{name}\"")), "fuzz/Cargo.toml: {name}");
             let target = folder.join(format!("fuzz_targets/{name}.rs"));
             let text = fs::read_to_string(&target).unwrap_or_default();
-            assert!(text.contains(&format!("fuzzing::{name}")), "{}", target.display());
+            assert!(text.contains(&format!("fuzzing::{name})")), "{}", target.display());
+            assert!(folder.join(format!("dictionaries/{name}.dict")).exists(), "{name}");
         }
     }
 

@@ -44,6 +44,13 @@ use topics::Topics;
 
 pub use topics::ChannelChange;
 
+/// What comes from outside, for its fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(crate) use {
+    event::{ClientEvent, OnSubscription, pong_data, split_name},
+    publication::{Key, Publication, Unusable},
+};
+
 /// What the router asks of others; whoever lends the desk sees to it afterwards.
 #[derive(Default)]
 pub struct Asks {

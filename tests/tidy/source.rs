@@ -38,7 +38,7 @@ impl Source {
 
     /// Files that only tests and fuzzing compile.
     pub fn is_test_only(&self) -> bool {
-        self.path == "src/fuzzing.rs"
+        self.path.starts_with("src/fuzzing/")
             || self.path.ends_with("/tests.rs")
             || self.path.contains("/tests/")
     }

@@ -1,0 +1,251 @@
+//! The machines that have a connection: bytes of their peers come in, and they answer.
+
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::{BYTES_MAX, assert_is_response, in_all_cuts};
+use crate::arena::ConnId;
+use crate::config::{BrokerConfig, Config, Limits, RedisConfig};
+use crate::conn::broker::{self, Broker};
+use crate::conn::client::{Client, ClientContext, Heard};
+use crate::conn::redis::{self, Link};
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::ports::{Kind, Output, Ports};
+use crate::random::Random;
+use crate::time::Now;
+use crate::timers::Timers;
+use crate::wire::resp::{Parser, Value};
+use crate::wire::ws::Contexts;
+
+/// A client that is admitted hears and says the same in all cuts; what it says is one HTTP
+/// response, then whole frames, and nothing after a Close.
+pub fn client(data: &[u8]) {
+    let played = in_all_cuts(data, play_client);
+    let sent = played.sent.as_slice();
+    let Some(end) = sent.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return assert!(sent.is_empty(), "{}", sent.escape_ascii());
+    };
+    assert_is_response(sent);
+    let mut frames = &sent[end + 4..];
+    if !sent.starts_with(b"HTTP/1.1 101 ") {
+        return assert!(frames.ends_with(b"\n"), "a refusal has a text");
+    }
+    while let [first, len @ 0..=125, rest @ ..] = frames {
+        frames = rest.get(usize::from(*len)..).expect("frames are whole");
+        assert!(matches!(first, 0x88 | 0x8a), "a pong or a Close, not 0x{first:x}");
+        assert!(*first == 0x8a || frames.is_empty(), "nothing follows a Close");
+    }
+    assert!(frames.is_empty(), "{}", frames.escape_ascii());
+}
+
+/// What a client was heard to say and what was done about it.
+#[derive(PartialEq, Debug)]
+struct Played {
+    heard: Vec<Heard>,
+    outputs: Vec<Output>,
+    sent: Vec<u8>,
+}
+
+/// Admits whoever asks and takes everything that is said, on a socket that takes everything.
+fn play_client(pieces: &[&[u8]]) -> Played {
+    let config = Config {
+        limits: Limits {
+            max_message_bytes: BYTES_MAX,
+            max_header_bytes: BYTES_MAX,
+            ..Limits::default()
+        },
+        ..Config::default()
+    };
+    let mut ports = Ports::default();
+    let conn = ports.open(Kind::Client, config.limits.send_queue_bytes);
+    let now = Now::default();
+    let mut client = Client::new(now, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), &config);
+    let mut log = Log::new(&config.log, 1, false);
+    let mut ctx = ClientContext {
+        now,
+        conn,
+        session: None,
+        ports: &mut ports,
+        log: &mut log,
+        metrics: &mut Metrics::default(),
+        config: &config,
+        contexts: &mut Contexts::default(),
+    };
+    let (mut heard, mut sent) = (Vec::new(), Vec::new());
+    for mut piece in pieces.iter().copied() {
+        while let Some(next) = client.next(&mut piece, &mut ctx) {
+            if let Heard::Request { .. } = next {
+                client.admit(&mut ctx);
+            }
+            heard.push(next);
+        }
+        assert!(piece.is_empty(), "all is taken");
+        ctx.ports.mail.audit();
+        write_out(ctx.ports, conn, &mut sent);
+    }
+    let outputs = std::iter::from_fn(|| ports.poll()).collect();
+    Played { heard, outputs, sent }
+}
+
+/// A peer of the broker is answered the same in all cuts, and the router gets the same messages.
+/// One that never says a 3 is answered in RESP2.
+pub fn broker(data: &[u8]) {
+    let (sent, _) = in_all_cuts(data, play_broker);
+    let mut parser = Parser::new(usize::MAX);
+    let mut rest = sent.as_slice();
+    while !data.contains(&b'3') && !rest.is_empty() {
+        let value = parser.next(&mut rest).expect("replies are RESP");
+        assert!(value.is_some(), "replies are whole: {}", sent.escape_ascii());
+    }
+}
+
+/// What was written, and what the router got.
+type Conversation = (Vec<u8>, Vec<(String, Vec<u8>)>);
+
+/// One peer, on a socket that takes everything, beside a router that reads `a`.
+fn play_broker(pieces: &[&[u8]]) -> Conversation {
+    let settings = BrokerConfig { password: Some("p".to_owned()), ..BrokerConfig::default() };
+    let mut config = Config::default();
+    config.redis.max_message_bytes = BYTES_MAX;
+    let mut broker = Broker::new(&settings, &config, 1);
+    broker.join("a");
+    let mut ports = Ports::default();
+    let mut ctx = broker::Context {
+        now: Now::default(),
+        ports: &mut ports,
+        timers: &mut Timers::default(),
+        log: &mut Log::new(&config.log, 1, false),
+        metrics: &mut Metrics::default(),
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let conn = broker.accept(address, &mut ctx).expect("there is room for one");
+    let (mut sent, mut heard) = (Vec::new(), Vec::new());
+    for mut piece in pieces.iter().copied() {
+        while let Some(message) = broker.next(conn, &mut piece, &mut ctx) {
+            heard.push((message.channel, message.payload.into_owned()));
+        }
+        broker.audit();
+        ctx.ports.mail.audit();
+        write_out(ctx.ports, conn, &mut sent);
+    }
+    (sent, heard)
+}
+
+/// A link to Redis hears and says the same in all cuts. It is ready before anything else happens,
+/// says nothing after it is lost, and hands out no message that is too large.
+pub fn redis(data: &[u8]) {
+    let (sent, heard) = in_all_cuts(data, play_redis);
+    let mut rest = sent.as_slice();
+    let mut parser = Parser::new(usize::MAX);
+    while !rest.is_empty() {
+        let command = parser.next(&mut rest).expect("commands are RESP");
+        let command = command.expect("commands are whole");
+        assert!(matches!(Value::read(&command), Some(Value::Array(_))), "a command is an array");
+    }
+    let mut payloads = 0;
+    for (index, event) in heard.iter().enumerate() {
+        match event {
+            redis::Event::Ready => assert_eq!(index, 0),
+            redis::Event::Lost { was_ready, reason } => {
+                assert_eq!((*was_ready, index + 1), (index > 0, heard.len()));
+                assert!(!reason.contains(PASSWORD) && reason.chars().count() <= 256, "{reason}");
+            }
+            redis::Event::Message { channel, payload } => {
+                assert!(payload.len() <= BYTES_MAX);
+                payloads += channel.len() + payload.len();
+            }
+            redis::Event::Subscribed(channel) => assert!(["a", "b"].contains(&&**channel)),
+            redis::Event::SubscribeFailed { channel, error } => {
+                assert!(["a", "b"].contains(&&**channel) && !error.contains(PASSWORD), "{error}");
+            }
+        }
+        assert!(index == 0 || heard[0] == redis::Event::Ready, "nothing before the greeting");
+    }
+    assert!(payloads <= data.len());
+}
+
+const PASSWORD: &str = "of-the-link";
+
+/// Bytes of a server to a link that subscribes to `a` and `b`, and changes its mind about `a` at
+/// every message: what was written, unless the link was lost, and what happened.
+fn play_redis(pieces: &[&[u8]]) -> (Vec<u8>, Vec<redis::Event<'static>>) {
+    let settings = RedisConfig {
+        host: "127.0.0.1".to_owned(),
+        password: Some(PASSWORD.to_owned()),
+        channel_prefix: "p:".to_owned(),
+        max_message_bytes: BYTES_MAX,
+        ..RedisConfig::default()
+    };
+    let mut link = Link::new(0, settings);
+    let mut ports = Ports::default();
+    let mut ctx = redis::Context {
+        now: Now::default(),
+        ports: &mut ports,
+        log: &mut Log::new(&Config::default().log, 1, false),
+        metrics: &mut Metrics::default(),
+        random: &mut Random::seeded(1),
+    };
+    link.start(&mut ctx);
+    let conn = link.conn().expect("an address needs no look-up");
+    link.connected(conn, &mut ctx);
+    let (mut sent, mut heard, mut wants_a) = (Vec::new(), Vec::new(), true);
+    write_out(ctx.ports, conn, &mut sent);
+    for mut piece in pieces.iter().copied() {
+        if link.conn() != Some(conn) {
+            break;
+        }
+        while let Some(event) = link.next(&mut piece, &mut ctx) {
+            match &event {
+                redis::Event::Ready => {
+                    link.subscribe("a", &mut ctx);
+                    link.subscribe("b", &mut ctx);
+                }
+                redis::Event::Message { .. } if wants_a => {
+                    link.unsubscribe("a", &mut ctx);
+                    wants_a = false;
+                }
+                redis::Event::Message { .. } => {
+                    link.subscribe("a", &mut ctx);
+                    wants_a = true;
+                }
+                _ => {}
+            }
+            heard.push(kept(event));
+        }
+        assert!(piece.is_empty(), "all is taken");
+        write_out(ctx.ports, conn, &mut sent);
+    }
+    if link.conn() != Some(conn) {
+        // What had not left by then is gone with the connection.
+        sent.clear();
+    }
+    (sent, heard)
+}
+
+fn kept(event: redis::Event<'_>) -> redis::Event<'static> {
+    match event {
+        redis::Event::Message { channel, payload } => redis::Event::Message {
+            channel: channel.into_owned().into(),
+            payload: payload.into_owned().into(),
+        },
+        redis::Event::Ready => redis::Event::Ready,
+        redis::Event::Lost { was_ready, reason } => redis::Event::Lost { was_ready, reason },
+        redis::Event::Subscribed(channel) => redis::Event::Subscribed(channel),
+        redis::Event::SubscribeFailed { channel, error } => {
+            redis::Event::SubscribeFailed { channel, error }
+        }
+    }
+}
+
+fn write_out(ports: &mut Ports, conn: ConnId, into: &mut Vec<u8>) {
+    while let Some(id) = ports.mail.next_prompt().or_else(|| ports.mail.next_bulk()) {
+        assert_eq!(id, conn);
+        let mut slices = [IoSlice::new(&[]); 64];
+        let Some(outbox) = ports.mail.outbox(conn) else { return };
+        let used = outbox.slices_from(0, &mut slices);
+        let before = into.len();
+        into.extend(slices[..used].iter().flat_map(|slice| slice.iter()));
+        ports.mail.written(conn, into.len() - before);
+    }
+}
