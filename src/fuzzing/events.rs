@@ -250,6 +250,9 @@ pub fn service_event(data: &[u8]) {
     let Some(second) = second else { return };
     assert_eq!(publication.subscription.as_deref(), second["subscription"].as_str());
     assert_eq!(serde_json::from_str::<Value>(publication.data).ok().as_ref(), second.get("data"));
+    if text.len() > COMPARED_BYTES_MAX {
+        return;
+    }
     let options = &second["options"];
     same_option(publication.options.order.as_ref(), &options["order"], &options["order_key"]);
     let (value, key) = (&options["throttle"], &options["throttle_key"]);
@@ -269,9 +272,8 @@ fn same_option(option: Option<&(f64, Key)>, value: &Value, key: &Value) {
     // The second reading is off in the last digit now and then.
     let is_near = (number - expected).abs() <= expected.abs() * 1e-12;
     assert!(is_near || *number == expected, "{number} {expected}");
-    let key_text = key.to_string();
-    if is_exact(key) && 6 * key_text.len() <= COMPARED_BYTES_MAX {
-        assert_eq!(**found, *json::canonical(&key_text), "{key}");
+    if is_exact(key) {
+        assert_eq!(**found, *json::canonical(&key.to_string()), "{key}");
     }
 }
 
