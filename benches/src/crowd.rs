@@ -181,6 +181,10 @@ fn split_frame(bytes: &[u8]) -> Outcome<Option<(&[u8], &[u8])>> {
         [0x81, length @ 0..=125, rest @ ..] => (usize::from(*length), rest),
         [0x81, 126, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
         [] | [0x81] | [0x81, 126] | [0x81, 126, _] => return Ok(None),
+        [0x88, _, rest @ ..] => {
+            let code = rest.first_chunk().map(|code| u16::from_be_bytes(*code));
+            return Err(format!("the server closes a connection, code {code:?}").into());
+        }
         _ => return Err("no text frame of up to 65,535 bytes".into()),
     };
     Ok(rest.split_at_checked(length))
