@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -41,36 +42,40 @@ pub struct Crowd {
     scratch: Vec<u8>,
     /// Where the number was in the last message.
     hint: usize,
+    /// Answers to a server that pings.
+    pongs: Vec<u8>,
 }
 
 impl Crowd {
     /// Connects `count` clients and subscribes each to what `subscribe` says.
     pub fn gather(port: u16, count: usize, subscribe: impl Fn(usize) -> String) -> Outcome<Crowd> {
-        let poll = Poll::new()?;
-        let mut clients = Vec::with_capacity(count);
-        while clients.len() < count {
-            let first = clients.len();
-            let batch = HANDSHAKES.min(count - first);
-            let mut streams = Vec::with_capacity(batch);
-            for _ in 0..batch {
-                let mut stream = connect(port)?;
-                stream.write_all(frames::UPGRADE)?;
-                streams.push(stream);
+        let mut crowd = Crowd {
+            poll: Poll::new()?,
+            events: Events::with_capacity(1024),
+            clients: Vec::with_capacity(count),
+            heard: Vec::new(),
+            scratch: vec![0; 1 << 16],
+            hint: 0,
+            pongs: Vec::new(),
+        };
+        while crowd.clients.len() < count {
+            let first = crowd.clients.len();
+            for stream in handshakes(port, first..count.min(first + HANDSHAKES), &subscribe)? {
+                crowd.add(stream)?;
             }
-            for (index, stream) in streams.iter_mut().enumerate() {
-                read_upgraded(stream)?;
-                stream.write_all(&frames::client_frame(&subscribe(first + index)))?;
-            }
-            for mut stream in streams {
-                read_subscribed(&mut stream)?;
-                stream.set_nonblocking(true)?;
-                let mut stream = TcpStream::from_std(stream);
-                poll.registry().register(&mut stream, Token(clients.len()), Interest::READABLE)?;
-                clients.push(Client { stream, next: 0, cut: Vec::new() });
-            }
+            // A slow server may ping those who have come before all have.
+            crowd.look()?;
         }
-        let events = Events::with_capacity(1024);
-        Ok(Crowd { poll, events, clients, heard: Vec::new(), scratch: vec![0; 1 << 16], hint: 0 })
+        Ok(crowd)
+    }
+
+    fn add(&mut self, stream: std::net::TcpStream) -> Outcome<()> {
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        let token = Token(self.clients.len());
+        self.poll.registry().register(&mut stream, token, Interest::READABLE)?;
+        self.clients.push(Client { stream, next: 0, cut: Vec::new() });
+        Ok(())
     }
 
     pub fn len(&self) -> usize {
@@ -93,39 +98,45 @@ impl Crowd {
     /// Waits for messages and takes in those that have come; gives the clients that got them.
     pub fn turn(&mut self) -> Outcome<&[usize]> {
         self.heard.clear();
-        let mut asked = Instant::now();
+        let start = Instant::now();
         while self.heard.is_empty() {
-            // Nobody waits in the poll: the server would pay for waking us, the more often the
-            // slower it is, and that would drown all other differences.
-            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
-            if self.events.is_empty() {
-                if asked.elapsed() > PATIENCE {
-                    return Err("the server says nothing more".into());
-                }
-                sleep(NAP);
+            if self.look()? {
                 continue;
             }
-            asked = Instant::now();
-            for event in &self.events {
-                let Token(index) = event.token();
-                let client = &mut self.clients[index];
-                loop {
-                    let length = match client.stream.read(&mut self.scratch) {
-                        Ok(0) => return Err("the server has closed a connection".into()),
-                        Ok(length) => length,
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                        Err(error) => return Err(error.into()),
-                    };
-                    let before = client.next;
-                    client.take(&self.scratch[..length], &mut self.hint)?;
-                    self.heard.extend((before..client.next).map(|_| index));
-                    if length < self.scratch.len() {
-                        break;
-                    }
+            if start.elapsed() > PATIENCE {
+                return Err("the server says nothing more".into());
+            }
+            sleep(NAP);
+        }
+        Ok(&self.heard)
+    }
+
+    /// Takes in what has come; says whether anything has. Nobody ever waits in the poll: the
+    /// server would pay for waking us, the more often the slower it is, and that would drown all
+    /// other differences.
+    fn look(&mut self) -> Outcome<bool> {
+        self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+        for event in &self.events {
+            let Token(index) = event.token();
+            let client = &mut self.clients[index];
+            loop {
+                let length = match client.stream.read(&mut self.scratch) {
+                    Ok(0) => return Err("the server has closed a connection".into()),
+                    Ok(length) => length,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error.into()),
+                };
+                let before = client.next;
+                self.pongs.clear();
+                client.take(&self.scratch[..length], &mut self.hint, &mut self.pongs)?;
+                client.stream.write_all(&self.pongs)?;
+                self.heard.extend((before..client.next).map(|_| index));
+                if length < self.scratch.len() {
+                    break;
                 }
             }
         }
-        Ok(&self.heard)
+        Ok(!self.events.is_empty())
     }
 
     /// Waits until `count` messages have come, all clients together.
@@ -140,13 +151,13 @@ impl Crowd {
 }
 
 impl Client {
-    fn take(&mut self, bytes: &[u8], hint: &mut usize) -> Outcome<()> {
+    fn take(&mut self, bytes: &[u8], hint: &mut usize, pongs: &mut Vec<u8>) -> Outcome<()> {
         if self.cut.is_empty() {
-            let rest = check(bytes, &mut self.next, hint)?;
+            let rest = check(bytes, &mut self.next, hint, pongs)?;
             self.cut.extend_from_slice(rest);
         } else {
             self.cut.extend_from_slice(bytes);
-            let rest = check(&self.cut, &mut self.next, hint)?.len();
+            let rest = check(&self.cut, &mut self.next, hint, pongs)?.len();
             self.cut.drain(..self.cut.len() - rest);
         }
         Ok(())
@@ -154,9 +165,19 @@ impl Client {
 }
 
 /// Checks whole frames; gives what is left of one that is not.
-fn check<'a>(bytes: &'a [u8], next: &mut u64, hint: &mut usize) -> Outcome<&'a [u8]> {
+fn check<'a>(
+    bytes: &'a [u8],
+    next: &mut u64,
+    hint: &mut usize,
+    pongs: &mut Vec<u8>,
+) -> Outcome<&'a [u8]> {
     let mut rest = bytes;
-    while let Some((payload, behind)) = split_frame(rest)? {
+    while let Some((opcode, payload, behind)) = split_frame(rest)? {
+        rest = behind;
+        if opcode == frames::PING {
+            pongs.extend_from_slice(&frames::client_pong(payload));
+            continue;
+        }
         if payload.get(*hint) != Some(&frames::MARK) {
             let mark = payload.iter().position(|&byte| byte == frames::MARK);
             *hint = mark.ok_or_else(|| unexpected(payload))?;
@@ -166,7 +187,6 @@ fn check<'a>(bytes: &'a [u8], next: &mut u64, hint: &mut usize) -> Outcome<&'a [
             return Err(format!("message {number} came where {next} was due").into());
         }
         *next += 1;
-        rest = behind;
     }
     Ok(rest)
 }
@@ -175,22 +195,51 @@ fn unexpected(payload: &[u8]) -> String {
     format!("the server says: {}", String::from_utf8_lossy(payload))
 }
 
+/// A frame's first byte, its payload, what is behind it.
+type Split<'a> = (u8, &'a [u8], &'a [u8]);
+
 /// Takes the first frame off; `None`: it is not all there.
-fn split_frame(bytes: &[u8]) -> Outcome<Option<(&[u8], &[u8])>> {
-    let (length, rest) = match bytes {
-        [0x81, length @ 0..=125, rest @ ..] => (usize::from(*length), rest),
-        [0x81, 126, high, low, rest @ ..] => (usize::from(u16::from_be_bytes([*high, *low])), rest),
-        [] | [0x81] | [0x81, 126] | [0x81, 126, _] => return Ok(None),
-        [0x88, _, rest @ ..] => {
-            let code = rest.first_chunk().map(|code| u16::from_be_bytes(*code));
-            return Err(format!("the server closes a connection, code {code:?}").into());
+fn split_frame(bytes: &[u8]) -> Outcome<Option<Split<'_>>> {
+    let (opcode, length, rest) = match bytes {
+        [opcode, length @ 0..=125, rest @ ..] => (*opcode, usize::from(*length), rest),
+        [opcode, 126, high, low, rest @ ..] => {
+            (*opcode, usize::from(u16::from_be_bytes([*high, *low])), rest)
         }
-        _ => return Err("no text frame of up to 65,535 bytes".into()),
+        [] | [_] | [_, 126] | [_, 126, _] => return Ok(None),
+        _ => return Err("a frame of more than 65,535 bytes".into()),
     };
-    Ok(rest.split_at_checked(length))
+    let Some((payload, rest)) = rest.split_at_checked(length) else { return Ok(None) };
+    match (opcode, payload) {
+        (frames::TEXT | frames::PING, _) => Ok(Some((opcode, payload, rest))),
+        (frames::CLOSE, [high, low, ..]) => {
+            let code = u16::from_be_bytes([*high, *low]);
+            Err(format!("the server closes a connection, code {code}").into())
+        }
+        _ => Err(format!("the server sends a frame of type {opcode:#04x}").into()),
+    }
 }
 
 // ---------------------------------------------------------------- handshakes
+
+/// Connects and subscribes some clients, all at once.
+fn handshakes(
+    port: u16,
+    clients: Range<usize>,
+    subscribe: &impl Fn(usize) -> String,
+) -> Outcome<Vec<std::net::TcpStream>> {
+    let mut streams = Vec::with_capacity(clients.len());
+    for _ in clients.clone() {
+        let mut stream = connect(port)?;
+        stream.write_all(frames::UPGRADE)?;
+        streams.push(stream);
+    }
+    for (client, stream) in clients.zip(&mut streams) {
+        read_upgraded(stream)?;
+        stream.write_all(&frames::client_frame(&subscribe(client)))?;
+    }
+    streams.iter_mut().try_for_each(read_subscribed)?;
+    Ok(streams)
+}
 
 fn connect(port: u16) -> Outcome<std::net::TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -228,7 +277,7 @@ fn read_subscribed(stream: &mut std::net::TcpStream) -> Outcome<()> {
     let mut answer = Vec::new();
     loop {
         read_more(stream, &mut answer)?;
-        let Some((payload, rest)) = split_frame(&answer)? else { continue };
+        let Some((_, payload, rest)) = split_frame(&answer)? else { continue };
         let text = String::from_utf8_lossy(payload);
         if !text.contains(r#""ok""#) || !rest.is_empty() {
             return Err(unexpected(payload).into());
@@ -308,7 +357,8 @@ impl Churn {
                     visitor.stream.write_all(&frames::client_frame(&subscription))?;
                     continue;
                 }
-                let (payload, _) = split_frame(&buffer[..length])?.ok_or("an answer cut short")?;
+                let (_, payload, _) =
+                    split_frame(&buffer[..length])?.ok_or("an answer cut short")?;
                 if !String::from_utf8_lossy(payload).contains(r#""ok""#) {
                     return Err(unexpected(payload).into());
                 }

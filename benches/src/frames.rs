@@ -11,6 +11,12 @@ pub const MARK: u8 = b'#';
 /// Every client frame is masked by this key.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
+/// First bytes of whole frames.
+pub const TEXT: u8 = 0x81;
+pub const CLOSE: u8 = 0x88;
+pub const PING: u8 = 0x89;
+const PONG: u8 = 0x8a;
+
 /// Bytes of the `data` of a published message.
 const DATA_BYTES: usize = 200;
 
@@ -47,18 +53,23 @@ pub fn digits_at(text: &[u8]) -> Option<usize> {
 
 /// The frame that a server sends: not masked.
 pub fn server_frame(text: &str) -> Vec<u8> {
-    frame(text, None)
+    frame(TEXT, text.as_bytes(), None)
 }
 
 /// The frame that a client sends: masked.
 pub fn client_frame(text: &str) -> Vec<u8> {
-    frame(text, Some(MASK))
+    frame(TEXT, text.as_bytes(), Some(MASK))
 }
 
-fn frame(text: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
+/// A client's answer to a ping.
+pub fn client_pong(payload: &[u8]) -> Vec<u8> {
+    frame(PONG, payload, Some(MASK))
+}
+
+fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     let masked = if mask.is_some() { 0x80 } else { 0 };
-    let mut frame = vec![0x81];
-    match text.len() {
+    let mut frame = vec![first];
+    match payload.len() {
         length @ 0..=125 => frame.push(masked | length as u8),
         length => {
             frame.push(masked | 126);
@@ -68,7 +79,7 @@ fn frame(text: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
     }
     frame.extend(mask.into_iter().flatten());
     let key = mask.unwrap_or_default();
-    frame.extend(text.bytes().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
 
