@@ -37,6 +37,7 @@ fn violations() -> Vec<(Vec<u8>, u16)> {
         ([frame(TEXT, b"\xf0\x9f"), frame(FIN | CONTINUATION, b"\xff\xff")].concat(), 1007),
         (claim(FIN | TEXT, 1_048_577), 1009),
         (claim(FIN | BINARY, usize::MAX >> 1), 1009),
+        (claim(FIN | TEXT, 1 << 63 | 1), 1009),
         ([frame(TEXT, &[b' '; 600_000]), claim(FIN | CONTINUATION, 600_000)].concat(), 1009),
     ];
     all.extend((1..8_u8).map(|bits| (frame(FIN | bits << 4 | TEXT, b"{}"), 1002)));
