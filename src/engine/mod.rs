@@ -11,11 +11,12 @@ use std::rc::Rc;
 use crate::arena::{ConnId, ConnTag, Table};
 use crate::config::Config;
 use crate::conn::broker::Broker;
-use crate::conn::calls::{CallContext, Calls};
+use crate::conn::calls::{CallContext, CallId, Calls};
 use crate::conn::redis::Link;
 use crate::conn::scrape::Scrape;
 use crate::limits::{READ_BYTES_PER_TURN, TIMERS_PER_TURN};
 use crate::log::Log;
+use crate::message::Hook;
 use crate::metrics::{Metrics, ProcessFigures, RedisMetrics};
 use crate::outbox::TooSlow;
 use crate::ports::{Core, Door, Input, Kind, Ports};
@@ -401,6 +402,11 @@ impl Engine {
     /// The channels that the router reads at Redis.
     pub fn channels(&self) -> Vec<&str> {
         self.router.channels().collect()
+    }
+
+    /// The callbacks that have not ended: the hook and the body of each.
+    pub fn callbacks(&self) -> impl Iterator<Item = (CallId, Hook, &[u8])> {
+        self.calls.under_way()
     }
 }
 

@@ -1,10 +1,16 @@
 //! What must always hold; for tests and simulations.
 
-use super::{Calls, Due};
+use super::{CallId, Calls, Due};
 use crate::conn::callback::Phase;
+use crate::message::Hook;
 use crate::time::Instant;
 
 impl Calls {
+    /// The calls that have not ended: the hook and the body of each.
+    pub fn under_way(&self) -> impl Iterator<Item = (CallId, Hook, &[u8])> {
+        self.calls.iter().map(|(id, call)| (id, call.hook, &*call.body))
+    }
+
     /// Checks the whole structure.
     ///
     /// # Panics
