@@ -1,0 +1,171 @@
+//! The comparison of what must be seen with what is.
+
+use serde_json::Value;
+use socketshark::arena::ConnId;
+use socketshark::message::Hook;
+
+use super::{Call, Expected, Model, Seen, Stamps, Wish};
+use crate::wire::frames::Said;
+
+impl Model {
+    /// Finds the callbacks that had to begin. Those that found no room in their queue have failed
+    /// at once; says whether there were any.
+    pub(super) fn match_wishes(&mut self, seen: &Seen) -> bool {
+        let mut refused = Vec::new();
+        for wish in std::mem::take(&mut self.step.wishes) {
+            let is_it = |(id, hook, body): &&(_, Hook, Value)| {
+                *hook == wish.hook && *body == wish.body && !self.calls.contains_key(id)
+            };
+            if let Some((id, hook, body)) = seen.begun.iter().find(is_it) {
+                let (hook, body, owner) = (*hook, body.clone(), wish.owner);
+                self.tally.calls += 1;
+                self.calls.insert(*id, Call { hook, body, owner, begun: self.now });
+            } else {
+                let (hook, body) = (wish.hook, &wish.body);
+                assert!(self.has_no_room(&wish), "{hook:?} must begin: {body}");
+                refused.push(wish.owner);
+            }
+        }
+        for owner in &refused {
+            self.finished(*owner, &super::Outcome::Unavailable);
+        }
+        !refused.is_empty()
+    }
+
+    /// Whether a callback may have found its queue full. Unsubscribe callbacks never do.
+    fn has_no_room(&self, wish: &Wish) -> bool {
+        let most = match wish.hook {
+            Hook::BeforeUnsubscribe | Hook::OnUnsubscribe => return false,
+            Hook::OnHeartbeat => self.rules.http.queued / 2,
+            _ => self.rules.http.queued,
+        };
+        let lane = lane(wish.hook, &wish.body);
+        let others = self.calls.values().filter(|call| self::lane(call.hook, &call.body) == lane);
+        others.count() >= most
+    }
+
+    pub(super) fn check(&mut self, seen: &Seen) {
+        for (id, hook, body) in &seen.begun {
+            assert!(self.calls.contains_key(id), "{hook:?} began without a reason: {body}");
+        }
+        if let Some(answered) = seen.answered {
+            let has_ended = seen.ended.iter().any(|(id, _)| *id == answered);
+            assert!(has_ended, "a callback whose answer is complete has ended");
+        }
+        let nothing = Vec::new();
+        let mut conns: Vec<ConnId> = seen.said.keys().copied().collect();
+        conns.extend(self.step.texts.keys().chain(self.step.heads.keys()));
+        conns.extend(self.step.pongs.keys().chain(&self.step.pings).chain(self.step.closes.keys()));
+        conns.sort_unstable();
+        conns.dedup();
+        for conn in conns {
+            let said = seen.said.get(&conn).unwrap_or(&nothing);
+            self.check_head(conn, said);
+            self.check_texts(conn, said);
+            self.check_control(conn, said);
+        }
+        self.check_channels();
+    }
+
+    fn check_head(&self, conn: ConnId, said: &[Said]) {
+        let expected = self.step.heads.get(&conn).copied();
+        let head = said.iter().find_map(|said| match said {
+            Said::Head(status, head) => Some((*status, head)),
+            _ => None,
+        });
+        match (expected, head) {
+            (None, None) => {}
+            (Some(400), Some((400..=431, _))) => {}
+            (Some(503), Some((503, head))) => {
+                assert!(head.to_ascii_lowercase().contains("\r\nretry-after:"), "{head}");
+            }
+            (Some(expected), Some((status, _))) if status == expected => {}
+            (expected, head) => panic!("{conn}: the handshake gets {expected:?}, not {head:?}"),
+        }
+    }
+
+    fn check_texts(&self, conn: ConnId, said: &[Said]) {
+        let texts = said.iter().filter_map(|said| match said {
+            Said::Text(text) => Some(text.as_str()),
+            _ => None,
+        });
+        let mut expected = self.step.texts.get(&conn).map_or(&[][..], Vec::as_slice);
+        // What was to be sent in the moment of such a close may have gone out before it or not.
+        let is_cut = matches!(self.step.closes.get(&conn), Some(Some(Some(1011..=1013))));
+        for text in texts {
+            let value: Value = serde_json::from_str(text).expect("what clients get is JSON");
+            if is_cut {
+                while expected.first().is_some_and(|next| !self.is_it(next, &value, text)) {
+                    expected = &expected[1..];
+                }
+            }
+            let Some((next, rest)) = expected.split_first() else {
+                panic!("{conn}: nothing more was to be sent than before {text}");
+            };
+            assert!(self.is_it(next, &value, text), "{conn}: got {text}\n  not {}", next.value);
+            expected = rest;
+        }
+        if !is_cut && let Some(missing) = expected.first() {
+            panic!("{conn}: did not get {}", missing.value);
+        }
+    }
+
+    /// Whether a text is the expected one. Times are looked at for their presence alone.
+    fn is_it(&self, expected: &Expected, value: &Value, text: &str) -> bool {
+        let mut value = value.clone();
+        if self.rules.metadata && expected.stamps != Stamps::None {
+            let mut taken = |name: &str| value.as_object_mut().and_then(|it| it.remove(name));
+            let (published, received) = (taken("published_at"), taken("received_at"));
+            let (sent, queue) = (taken("sent_at"), taken("queue_size"));
+            let (is_live, published_at) = match &expected.stamps {
+                Stamps::Sent { held, published_at } => (!held, published_at.clone()),
+                _ => (false, None),
+            };
+            let is_right = received.is_some() == is_live
+                && queue.is_some() == is_live
+                && sent.is_some()
+                && published == published_at.map(Value::String);
+            if !is_right {
+                return false;
+            }
+        }
+        value == expected.value && expected.raw.as_ref().is_none_or(|raw| text.contains(raw))
+    }
+
+    fn check_control(&mut self, conn: ConnId, said: &[Said]) {
+        let close = said.iter().find_map(|said| match said {
+            Said::Close(code) => Some(*code),
+            _ => None,
+        });
+        let expected = self.step.closes.get(&conn).copied();
+        assert_eq!(close, expected.flatten(), "{conn}: the close frame");
+        let is_cut = matches!(close, Some(Some(1011..=1013)));
+        let is_pong = |said: &Said| matches!(said, Said::Pong(_));
+        let pongs: Vec<Said> = said.iter().filter(|said| is_pong(said)).cloned().collect();
+        let expected = self.step.pongs.remove(&conn).unwrap_or_default();
+        let expected: Vec<Said> = expected.into_iter().map(Said::Pong).collect();
+        assert!(pongs == expected || is_cut, "{conn}: pongs {pongs:?}, not {expected:?}");
+        let pings = said.iter().filter_map(|said| match said {
+            Said::Ping(payload) => Some(payload.clone()),
+            _ => None,
+        });
+        let pings: Vec<Vec<u8>> = pings.collect();
+        let is_due = self.step.pings.contains(&conn);
+        assert!(pings.len() == usize::from(is_due) || is_cut, "{conn}: a ping is due: {is_due}");
+        if let (Some(payload), Some(key)) = (pings.first(), self.session_of(conn)) {
+            let now = self.now;
+            if let Some(session) = self.sessions.get_mut(&key) {
+                session.pings.sent(now, payload);
+            }
+        }
+    }
+}
+
+/// The queue that a callback waits in: its service's, or the authentication method's.
+fn lane(hook: Hook, body: &Value) -> &str {
+    if hook == Hook::Validation {
+        return "";
+    }
+    let name = body["subscription"].as_str().unwrap_or("?");
+    name.split_once('.').map_or(name, |(service, _)| service)
+}

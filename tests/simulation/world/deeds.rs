@@ -1,0 +1,69 @@
+//! What clients and publishers do of their own accord.
+
+use super::World;
+use super::pipe::{Chunk, End};
+use crate::peers::asks::ask;
+use crate::peers::publisher::message;
+use crate::swarm::Fault;
+
+impl World<'_> {
+    pub(super) fn client_deed(&mut self) {
+        let index = self.dice.below(self.clients.len());
+        let Some(pipe) = self.clients[index].pipe else { return self.connect(index) };
+        match self.dice.below(100) {
+            0..3 => {
+                let code = *self.dice.pick(&[None, Some(1000), Some(1001), Some(4000)]);
+                let chunk = self.clients[index].close(code, &mut self.dice);
+                self.send(pipe, vec![chunk]);
+            }
+            3..5 => {
+                self.send(pipe, vec![Chunk::end(End::Fin)]);
+                self.clients[index].gone();
+            }
+            5..7 if self.has(Fault::Rude) => self.cut(pipe, End::Reset),
+            7..10 => {
+                if self.pings_are_safe() {
+                    let chunk = self.clients[index].ping(&mut self.dice);
+                    self.send(pipe, vec![chunk]);
+                }
+            }
+            10..12 => {
+                let chunk = self.clients[index].odd_pong(&mut self.dice);
+                self.send(pipe, vec![chunk]);
+            }
+            _ => self.events(index),
+        }
+    }
+
+    /// Where queues are small, a pong may be what makes a client too slow, in the middle of what
+    /// it sends: what of that still counts is nobody's business.
+    fn pings_are_safe(&self) -> bool {
+        self.rules.limits.send_queue > 10_000
+    }
+
+    fn events(&mut self, index: usize) {
+        let many = if self.has(Fault::Storms) && self.dice.chance(20) { 40 } else { 3 };
+        for _ in 0..self.dice.between(1, many) {
+            self.event(index);
+        }
+    }
+
+    fn event(&mut self, index: usize) {
+        let pings = self.pings_are_safe();
+        let client = &mut self.clients[index];
+        let Some(pipe) = client.pipe else { return };
+        let (text, ask) = ask(client, &self.rules, &mut self.dice);
+        let chunks = client.event(&text, ask, pings, &mut self.dice);
+        self.send(pipe, chunks);
+    }
+
+    /// Somebody publishes something at one of the Redis servers.
+    pub(super) fn publish(&mut self) {
+        self.published += 1;
+        let (channel, message) = message(self.published, &self.rules, &mut self.dice);
+        let server = self.dice.below(self.servers.len());
+        for (pipe, chunk) in self.servers[server].publish(&channel, &message) {
+            self.send(pipe, vec![chunk]);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The second phase: the faults are over, and everything must come to rest.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use socketshark::engine::{Input, LeftOver};
+
+use super::World;
+use super::pipe::{Chunk, End, Peer};
+use crate::model::Cause;
+
+/// The longest time that anything periodic takes.
+const PERIOD: Duration = Duration::from_secs(20);
+
+impl World<'_> {
+    pub(super) fn rest(&mut self) {
+        self.heal();
+        match self.dice.below(4) {
+            0 => self.stop(),
+            1 => {
+                self.come_to_rest();
+                self.stop();
+            }
+            _ => {
+                self.come_to_rest();
+                self.leave();
+            }
+        }
+        self.nothing_is_left();
+    }
+
+    fn heal(&mut self) {
+        self.note("all faults are over");
+        self.healed = true;
+        for index in 0..self.servers.len() {
+            self.servers[index].down = false;
+            self.servers[index].denied.clear();
+            self.redis_wakes(index);
+        }
+        let ids: Vec<_> = self.pipes.keys().copied().collect();
+        for id in ids {
+            if let Some(pipe) = self.pipes.get_mut(&id) {
+                (pipe.stalled, pipe.window) = (false, 1 << 20);
+            }
+            self.plan(Duration::ZERO, super::Happening::Deliver(id));
+        }
+        for client in &mut self.clients {
+            (client.mute, client.stubborn) = (false, false);
+        }
+    }
+
+    /// Everything that was under way completes within the configured times, and messages flow.
+    fn come_to_rest(&mut self) {
+        for _ in 0..20 {
+            self.live_for(self.longest());
+            if self.exited.is_some() || self.model.is_calm() {
+                break;
+            }
+        }
+        if self.exited.is_some() {
+            return;
+        }
+        assert!(self.model.is_calm(), "what was under way does not complete");
+        for index in 0..self.clients.len() {
+            if self.clients[index].pipe.is_none() {
+                self.connect(index);
+            }
+        }
+        for _ in 0..10 {
+            self.live_for(Duration::from_millis(300));
+            for _ in 0..4 {
+                self.publish();
+            }
+        }
+        self.live_for(self.longest());
+        self.check_channels();
+    }
+
+    /// The channels are the same everywhere: at the router, on the links, at the servers.
+    fn check_channels(&self) {
+        let channels = self.engine.channels();
+        let router: BTreeSet<&str> = channels.into_iter().collect();
+        self.model.check_router(&router);
+        if !self.model.is_joining() {
+            for server in &self.servers {
+                assert_eq!(server.channels(), router, "channels at Redis and in use");
+            }
+        }
+    }
+
+    /// All clients go.
+    fn leave(&mut self) {
+        for index in 0..self.clients.len() {
+            let Some(pipe) = self.clients[index].pipe else { continue };
+            if self.dice.chance(50) {
+                let chunk = self.clients[index].close(Some(1000), &mut self.dice);
+                self.send(pipe, vec![chunk]);
+            } else {
+                self.send(pipe, vec![Chunk::end(End::Fin)]);
+            }
+        }
+        for _ in 0..20 {
+            self.live_for(self.longest());
+            if self.exited.is_some() || self.model.is_at_rest() {
+                break;
+            }
+        }
+        self.live_for(PERIOD);
+    }
+
+    fn stop(&mut self) {
+        if self.exited.is_none() {
+            self.note("stop");
+            self.step(&Cause::Stop, Input::Stop);
+            self.live_for(Duration::from_secs(300));
+        }
+        assert_eq!(self.exited, Some(0), "a stop comes to its end");
+    }
+
+    fn nothing_is_left(&mut self) {
+        assert!(self.model.is_at_rest(), "sessions, subscriptions and callbacks have ended");
+        assert_eq!(self.engine.left_over(), LeftOver::default(), "nothing is left");
+        assert!(self.engine.channels().is_empty(), "no channel is left");
+        if let Some(status) = self.exited {
+            assert_eq!(status, 0, "the end was in order");
+            return;
+        }
+        for server in &self.servers {
+            assert!(server.channels().is_empty(), "no channel is left at Redis");
+        }
+        for pipe in self.pipes.values() {
+            let is_redis = matches!(pipe.peer, Peer::Redis(_));
+            assert!(is_redis, "{:?} is connected still", pipe.peer);
+        }
+        let next = self.engine.next_deadline().map(|at| at.since(self.now.mono));
+        let pings = self.rules.redis.iter().filter_map(|redis| redis.ping_interval).max();
+        assert!(next.is_none_or(|next| Some(next) <= pings), "only Redis pings are planned");
+    }
+}
