@@ -130,7 +130,7 @@ impl Model {
         }
     }
 
-    pub(super) fn heard(&mut self, conn: ConnId, heard: &Heard, seen: &Seen) {
+    pub(super) fn heard(&mut self, conn: ConnId, heard: &Heard) {
         let Some(state) = self.conns.get(&conn).map(|conn| conn.state) else { return };
         match (state, heard) {
             (State::Upgrading, Heard::Request) if self.serving == Serving::Yes => {
@@ -139,10 +139,7 @@ impl Model {
             (State::Upgrading, Heard::Request) => self.refuse(conn, 503),
             (State::Upgrading, Heard::BadRequest) => self.refuse(conn, 400),
             (State::Upgrading, Heard::Fin) => self.over(conn),
-            (State::Session(key), heard) => {
-                self.session_heard(key, heard.clone());
-                self.find_fault(key, seen);
-            }
+            (State::Session(key), heard) => self.session_heard(key, heard.clone()),
             _ => {}
         }
     }

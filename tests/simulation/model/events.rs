@@ -113,7 +113,7 @@ impl Model {
             let stage = Stage::BeforeUnsubscribe;
             self.take_in_hand(key, "unsubscribe", stage, echo, extras, existing);
             self.call_for(key, Hook::BeforeUnsubscribe, None);
-        } else if self.adopt_expiring(key, &on.name) {
+        } else if let Some(extras) = self.adopt_expiring(key, &on.name) {
             self.take_in_hand(key, "unsubscribe", Stage::AwaitingExpiry, echo, extras, None);
         } else {
             let error = "Subscription does not exist.";

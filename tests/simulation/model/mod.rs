@@ -128,6 +128,7 @@ struct Step {
     wishes: Vec<Wish>,
     /// Channels that the program has left.
     left: BTreeSet<String>,
+    is_tick: bool,
 }
 
 /// Where the service stands.
@@ -198,7 +199,8 @@ impl Model {
     pub fn step(&mut self, now: Instant, cause: &Cause<'_>, seen: &Seen) {
         self.now = now;
         self.tally.steps += 1;
-        self.step = Step { left: self.links.left(seen), ..Step::default() };
+        let is_tick = matches!(cause, Cause::Tick);
+        self.step = Step { left: self.links.left(seen), is_tick, ..Step::default() };
         self.hear(cause, seen);
         self.links_lost(seen);
         for (id, answer) in &seen.ended {
@@ -217,7 +219,7 @@ impl Model {
             Cause::Received(conn, marks) => {
                 for mark in marks {
                     match mark {
-                        Mark::Client(heard) => self.heard(conn, heard, seen),
+                        Mark::Client(heard) => self.heard(conn, heard),
                         Mark::Answered(ok) => self.answered_by_redis(conn, *ok),
                         Mark::Message(channel, publication) => {
                             if self.links.is_ready(conn) {
@@ -232,9 +234,12 @@ impl Model {
                         Mark::Reply(_) => {}
                     }
                 }
+                if let Some(key) = self.session_of(conn) {
+                    self.find_fault(key, seen);
+                }
             }
             Cause::Ended(conn) => {
-                self.heard(conn, &Heard::Fin, seen);
+                self.heard(conn, &Heard::Fin);
                 self.links.must_be_lost(conn, seen);
             }
             Cause::Lost(conn) => {
@@ -245,9 +250,9 @@ impl Model {
             Cause::Listening => self.serving = Serving::Yes,
             Cause::Tick => {
                 self.handshakes_due(seen);
-                self.pings_due();
                 self.watches_due(seen);
                 self.throttles_due();
+                self.pings_due();
             }
             Cause::Stop => self.stop(),
             Cause::Other => {}

@@ -58,7 +58,7 @@ impl Pings {
     }
 
     /// Whether a ping must go out (true), or the client has been silent for too long (false).
-    fn due(&self, now: Instant) -> Option<bool> {
+    pub fn due(&self, now: Instant) -> Option<bool> {
         if self.times.is_none() || self.held.is_some() {
             return None;
         }

@@ -1,5 +1,7 @@
 //! What goes on by the clock: periodic authorization, expiry, heartbeats (section 4).
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use socketshark::message::Hook;
 use socketshark::time::Instant;
@@ -67,6 +69,13 @@ impl Model {
         self.last_tick = self.now;
     }
 
+    /// Whether its session has been silent for too long just now. What was due in the same moment
+    /// has come before that or not.
+    fn ends_now(&self, key: SubKey) -> bool {
+        let session = self.sessions.get(&self.subs[&key].session);
+        session.is_some_and(|session| session.pings.due(self.now) == Some(false))
+    }
+
     fn has_begun(&self, seen: &Seen, hook: Hook, body: &Value) -> bool {
         let is_it = |(_, begun, what): &(_, Hook, Value)| *begun == hook && what == body;
         seen.begun.iter().any(is_it)
@@ -77,7 +86,7 @@ impl Model {
         let body = self.body(key, None);
         let has_begun = self.has_begun(seen, Hook::Authorizer, &body);
         assert!(!has_begun || from <= self.now, "a renewal comes before its time");
-        if has_begun || until <= self.now {
+        if has_begun || (until <= self.now && !self.ends_now(key)) {
             self.subs.get_mut(&key).expect("listed").renewal.state = State::Authorizing;
             self.wish(Hook::Authorizer, body, Owner::Renewal(key));
         }
@@ -95,20 +104,22 @@ impl Model {
         let may_be_skipped = |heartbeat: &Heartbeat, from| {
             heartbeat.under_way || heartbeat.busy_until.is_some_and(|busy| busy >= from)
         };
+        let ends_now = self.ends_now(key);
         let heartbeat = &mut self.subs.get_mut(&key).expect("listed").heartbeat;
         let mut within = (from, until);
         if has_begun {
             assert!(!heartbeat.under_way, "one heartbeat at a time");
             assert!(from <= now, "a heartbeat comes before its time");
         }
-        let must = until <= now && !may_be_skipped(heartbeat, from);
+        let must = until <= now && !ends_now && !may_be_skipped(heartbeat, from);
         if has_begun || must {
+            // It may be the one after one that was skipped.
+            let latest = if may_be_skipped(heartbeat, from) { now } else { until.min(now) };
+            within = after_beat((from.max(last_tick), latest), period, now);
             heartbeat.under_way = true;
-            let earliest = from.max(last_tick).after(period).max(now);
-            within = (earliest, until.min(now).after(period).max(now));
         }
         while within.1 <= now && may_be_skipped(heartbeat, within.0) {
-            within = (within.0.after(period), within.1.after(period));
+            within = after_beat(within, period, now);
         }
         heartbeat.within = Some(within);
         if has_begun || must {
@@ -255,17 +266,26 @@ impl Model {
         self.advance(session);
     }
 
-    /// Lets a client's unsubscribe wait for an end that is under way.
-    pub(super) fn adopt_expiring(&mut self, session: SessionKey, name: &str) -> bool {
-        let Some(session) = self.sessions.get(&session) else { return false };
+    /// Lets a client's unsubscribe wait for an end that is under way. Gives the extra fields of
+    /// the subscription.
+    pub(super) fn adopt_expiring(&mut self, session: SessionKey, name: &str) -> Option<Fields> {
+        let session = self.sessions.get(&session)?;
         let subs = &self.subs;
         let is_it = |key: &SubKey| {
             subs[key].name == name && matches!(subs[key].phase, Phase::Expiring(_))
         };
-        let Some(key) = session.subs.iter().copied().find(is_it) else { return false };
-        if let Some(Phase::Expiring(expiry)) = self.subs.get_mut(&key).map(|sub| &mut sub.phase) {
+        let key = session.subs.iter().copied().find(is_it)?;
+        let sub = self.subs.get_mut(&key)?;
+        if let Phase::Expiring(expiry) = &mut sub.phase {
             expiry.adopted = true;
         }
-        true
+        Some(sub.extras.clone())
     }
+}
+
+/// When the next heartbeat comes, after one that was due within these times was dealt with now.
+/// One that comes very late does not draw others after it: they are counted from it.
+fn after_beat(within: (Instant, Instant), period: Duration, now: Instant) -> (Instant, Instant) {
+    let (from, until) = (within.0.after(period), within.1.after(period));
+    (from, if from <= now { until.max(now.after(period)) } else { until })
 }

@@ -6,7 +6,7 @@ use socketshark::message::Hook;
 use crate::dice::Dice;
 use crate::marks::Mark;
 use crate::swarm::{Fault, Params};
-use crate::world::pipe::{Chunk, End};
+use crate::world::pipe::{Chunk, End, SURPLUS};
 
 /// The mood of services.
 pub struct Mood {
@@ -121,7 +121,7 @@ fn encoded(answer: &Value, dice: &mut Dice) -> Vec<Chunk> {
         3 => {
             // Surplus bytes: the connection is of no more use.
             let bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n{kind}\r\n\r\n{body}");
-            vec![Chunk::marked(bytes, mark), Chunk::plain("?")]
+            vec![Chunk::marked(bytes, mark), Chunk::plain(SURPLUS)]
         }
         _ => {
             let bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n{kind}\r\n\r\n{body}");

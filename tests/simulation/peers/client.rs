@@ -16,6 +16,8 @@ pub struct Client {
     pub open: bool,
     /// It has sent a Close.
     closing: bool,
+    /// It says no word but its request, or not even that.
+    pub silent: bool,
     /// It answers no pings.
     pub mute: bool,
     /// It answers no Close and ends nothing.
@@ -34,6 +36,7 @@ impl Client {
             listener: Listener::default(),
             open: false,
             closing: false,
+            silent: false,
             mute: false,
             stubborn: false,
             numbers: 0,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use socketshark::engine::Door;
+use socketshark::ports::{Core, Door};
 
 use super::pipe::{Chunk, End, Peer, Pipe, PipeId};
 use super::{Happening, World, addresses};
@@ -55,6 +55,7 @@ impl World<'_> {
         let client = &mut self.clients[index];
         client.mute = rude && self.dice.chance(15);
         client.stubborn = rude && self.dice.chance(15);
+        client.silent = bad || silent;
         let request = client.connect(pipe, bad);
         if !silent {
             self.send(pipe, vec![request]);
@@ -172,7 +173,7 @@ impl World<'_> {
     fn break_a_rule(&mut self) {
         let index = self.dice.below(self.clients.len());
         let client = &mut self.clients[index];
-        let Some(pipe) = client.pipe else { return };
+        let Some(pipe) = client.pipe.filter(|_| !client.silent) else { return };
         let chunks = client.fault(&mut self.dice);
         self.send(pipe, chunks);
     }

@@ -11,7 +11,7 @@ impl World<'_> {
         let index = self.dice.below(self.clients.len());
         let Some(pipe) = self.clients[index].pipe else { return self.connect(index) };
         match self.dice.below(100) {
-            0..3 => {
+            0..3 if !self.clients[index].silent => {
                 let code = *self.dice.pick(&[None, Some(1000), Some(1001), Some(4000)]);
                 let chunk = self.clients[index].close(code, &mut self.dice);
                 self.send(pipe, vec![chunk]);
@@ -20,6 +20,7 @@ impl World<'_> {
                 self.send(pipe, vec![Chunk::end(End::Fin)]);
                 self.clients[index].gone();
             }
+            _ if self.clients[index].silent => {}
             5..7 if self.has(Fault::Rude) => self.cut(pipe, End::Reset),
             7..10 => {
                 if self.pings_are_safe() {

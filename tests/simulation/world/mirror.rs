@@ -6,6 +6,7 @@ use std::io::IoSlice;
 
 use socketshark::arena::ConnId;
 use socketshark::engine::Engine;
+use socketshark::ports::Core;
 
 use crate::model::Seen;
 use crate::wire::frames::Listener;

@@ -8,9 +8,9 @@ use std::time::Duration;
 use socketshark::arena::ConnId;
 use socketshark::conn::calls::CallId;
 use socketshark::config;
-use socketshark::engine::{Engine, Input, Setup};
+use socketshark::engine::{Engine, Setup};
 use socketshark::message::Hook;
-use socketshark::ports::Output;
+use socketshark::ports::{Core, Input, Output};
 use socketshark::time::{Instant, Now, Wall};
 
 use crate::dice::Dice;
@@ -217,8 +217,10 @@ impl<'t> World<'t> {
         }
         let (digest, engine) = (&mut self.digest, &self.engine);
         self.mirror.look(engine, &mut seen, |new| digest.take(new));
+        let log = self.engine.log().take();
+        self.digest.take(log.as_bytes());
         self.observe_calls(&mut seen, answered);
-        self.digest.take(self.engine.log().take().as_bytes());
+        self.order_failures(&log, &mut seen.ended);
         self.note_seen(&seen);
         seen
     }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use socketshark::arena::ConnId;
-use socketshark::engine::Input;
-use socketshark::ports::Output;
+
+use socketshark::ports::{Input, Output};
 
 use super::pipe::{Peer, Pipe, PipeId};
 use super::{Happening, World, addresses};
@@ -34,7 +34,7 @@ impl World<'_> {
                 Output::Close(conn) => self.close(conn),
                 Output::Resume(conn) => self.readable.extend(self.by_conn.get(&conn)),
                 Output::Resolve(host) => self.resolve(host),
-                Output::Scrape(_) => {}
+                Output::Scrape(_) | Output::Acknowledge(_) => {}
                 Output::Exit(status) => {
                     self.note(format_args!("exit {status}"));
                     self.exited = Some(status);

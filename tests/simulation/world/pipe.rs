@@ -21,6 +21,9 @@ pub enum Peer {
     Nobody,
 }
 
+/// What is sent where nothing is expected.
+pub const SURPLUS: &[u8] = b"?";
+
 /// How a direction ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
@@ -72,6 +75,8 @@ pub struct Pipe {
     on_way: VecDeque<Chunk>,
     /// Arrived there, not read.
     arrived: VecDeque<Chunk>,
+    /// Bytes that nobody asked for were sent.
+    spoilt: bool,
     /// Nothing more is sent towards the program.
     up_ended: bool,
     /// Written by the program, not read by the peer.
@@ -101,6 +106,7 @@ impl Pipe {
             busy: false,
             on_way: VecDeque::new(),
             arrived: VecDeque::new(),
+            spoilt: false,
             up_ended: false,
             down: VecDeque::new(),
             down_end: None,
@@ -118,12 +124,15 @@ impl Pipe {
             return false;
         }
         self.up_ended = chunk.end.is_some();
+        self.spoilt |= chunk.bytes == SURPLUS;
         self.on_way.push_back(chunk);
         true
     }
 
-    pub fn has_ended(&self) -> bool {
-        self.up_ended
+    /// Nothing that the peer sends will be taken for an answer any more: it has closed the
+    /// connection, or sent surplus bytes.
+    pub fn is_spent(&self) -> bool {
+        self.up_ended || self.spoilt
     }
 
     /// The next of what is on the way arrives.

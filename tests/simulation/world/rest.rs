@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use socketshark::engine::{Input, LeftOver};
+use socketshark::engine::LeftOver;
+use socketshark::ports::{Core, Input};
 
 use super::World;
 use super::pipe::{Chunk, End, Peer};
@@ -92,7 +93,7 @@ impl World<'_> {
     fn leave(&mut self) {
         for index in 0..self.clients.len() {
             let Some(pipe) = self.clients[index].pipe else { continue };
-            if self.dice.chance(50) {
+            if self.dice.chance(50) && !self.clients[index].silent {
                 let chunk = self.clients[index].close(Some(1000), &mut self.dice);
                 self.send(pipe, vec![chunk]);
             } else {

@@ -49,7 +49,7 @@ impl World<'_> {
         assert!(!pipe.busy, "one request at a time on a connection");
         (pipe.busy, pipe.call) = (true, call);
         pipe.requests += 1;
-        let (is_first, has_ended) = (pipe.requests == 1, pipe.has_ended());
+        let (is_first, is_spent) = (pipe.requests == 1, pipe.is_spent());
         self.check_slots(&lane);
         let mood = Mood::of(&self.params, self.healed);
         let mut reply = reply(hook, &request.path, &body, &mood, &mut self.dice);
@@ -57,10 +57,10 @@ impl World<'_> {
             tried.requests += 1;
             let leads_on = reply.chunks.iter().any(|it| it.bytes.starts_with(b"HTTP/1.1 307"));
             let dies = !is_first && reply.chunks.first().is_some_and(|it| it.end.is_some());
-            tried.free += usize::from(leads_on || dies || has_ended);
+            tried.free += usize::from(leads_on || dies || is_spent);
         }
-        if has_ended {
-            // The service had closed it before: the program will see and send it again.
+        if is_spent {
+            // The program will see, and send it again.
             return;
         }
         let slow = self.has(Fault::Slow) && self.dice.chance(40);
@@ -81,8 +81,7 @@ impl World<'_> {
         let in_lane = |pipe: &&super::Pipe| {
             let call = pipe.call.filter(|_| pipe.busy);
             let call = call.and_then(|call| self.model.calls.get(&call));
-            let body_lane = call.and_then(|call| call.body["subscription"].as_str());
-            body_lane.is_some_and(|name| name.split('.').next() == Some(lane))
+            call.is_some_and(|call| call.lane() == lane)
         };
         let services = self.pipes.values().filter(|pipe| matches!(pipe.peer, Peer::Service(_)));
         let under_way = services.filter(in_lane).count();
@@ -97,6 +96,23 @@ impl World<'_> {
         pipe.busy = false;
         let (call, answer) = (pipe.call.take()?, answer.clone()?);
         self.model.calls.contains_key(&call).then_some((call, answer))
+    }
+
+    /// Puts callbacks that have failed in the order in which they did. Each has its log line.
+    pub(super) fn order_failures(&self, log: &str, ended: &mut Vec<(CallId, Option<Value>)>) {
+        let lines = log.lines().filter(|line| line.contains("callback failed"));
+        let mut ordered = Vec::new();
+        for (service, hook) in lines.filter_map(last_try) {
+            let is_it = |(id, answer): &(CallId, Option<Value>)| {
+                let call = &self.model.calls[id];
+                answer.is_none() && call.hook.name() == hook && call.lane() == service
+            };
+            let at = ended.iter().position(is_it);
+            ordered.push(ended.remove(at.expect("a callback that has failed has ended")));
+        }
+        let is_answered = ended.iter().all(|(_, answer)| answer.is_some());
+        assert!(is_answered, "a callback that has failed has its log line");
+        ended.splice(0..0, ordered);
     }
 
     /// A callback is given up: it was tried often enough.
@@ -116,6 +132,14 @@ impl World<'_> {
         let least = self.rules.http.wait.min(Duration::from_millis(1_500)) * (tries as u32 - 1);
         assert!(waited >= least, "{:?} was given up after {waited:?}", call.hook);
     }
+}
+
+/// The service and the hook of a log line for a callback's last failed try.
+fn last_try(line: &str) -> Option<(String, String)> {
+    let line: Value = serde_json::from_str(line).expect("a log line is JSON");
+    let is_last = line["event"] == "callback failed" && line["try"] == line["tries"];
+    let name = |key: &str| line[key].as_str().map(str::to_owned);
+    is_last.then(|| Some((name("service")?, name("hook")?)))?
 }
 
 /// What a path is for, and the queue of its calls.

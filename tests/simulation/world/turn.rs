@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use socketshark::arena::ConnId;
-use socketshark::engine::Input;
+use socketshark::ports::{Core, Input};
 use socketshark::time::{Instant, Wall, soonest};
 
 use super::pipe::{End, Next, Peer, PipeId};
@@ -21,7 +21,7 @@ impl World<'_> {
         let until = self.now.mono.after(duration);
         let mut turns = (self.now.mono, 0);
         loop {
-            let busy = self.engine.has_mail() || self.has_readable() || !self.asked.is_empty();
+            let busy = self.engine.has_work() || self.has_readable() || !self.asked.is_empty();
             let first = self.agenda.first_key_value().map(|((at, _), _)| *at);
             let next = soonest(first, self.engine.next_deadline());
             let next = if busy { Some(self.now.mono) } else { next };
