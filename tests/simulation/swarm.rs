@@ -171,18 +171,24 @@ const HOOKS: [Hook; 8] = [
 
 impl Rules {
     pub fn of(params: &Params, dice: &mut Dice) -> Rules {
-        let shared = dice.chance(30);
-        let services = (0..3).map(|index| Rc::new(service(index, shared, dice))).collect();
+        let (shared, jams) = (dice.chance(30), dice.chance(20));
+        let mut services: Vec<Service> =
+            (0..3).map(|index| service(index, shared, dice)).collect();
+        if jams {
+            // A renewal that finds no room leaves no trace: its moment must be known.
+            let renewals = services.iter_mut().filter_map(|service| service.renewal.as_mut());
+            renewals.for_each(|renewal| renewal.1 = Duration::ZERO);
+        }
         let slow = *dice.pick(&[1, 4, 64]);
         Rules {
-            services,
+            services: services.into_iter().map(Rc::new).collect(),
             auth_fields: fields(&["user", "level"], 1 + dice.below(2)),
             http: Http {
                 timeout: dice.millis(500, 3_000),
                 tries: dice.between(1, 3),
                 wait: dice.millis(0, 1_000),
                 slots: if params.has(Fault::Slow) { slow } else { 64 },
-                queued: if dice.chance(20) { 3 } else { 100_000 },
+                queued: if jams { 3 } else { 100_000 },
                 keepalive: dice.millis(200, 4_000),
             },
             redis: (0..1 + dice.below(2)).map(|_| redis(dice)).collect(),
@@ -192,6 +198,11 @@ impl Rules {
             shuts_down: params.has(Fault::Redis) && dice.chance(15),
             limits: limits(params, dice),
         }
+    }
+
+    /// Whether callbacks may find their queue full.
+    pub fn jams(&self) -> bool {
+        self.http.queued < 100
     }
 
     pub fn service(&self, name: &str) -> Option<&Rc<Service>> {

@@ -64,13 +64,17 @@ impl Session {
 }
 
 impl Model {
-    pub(super) fn accepted(&mut self, conn: Option<ConnId>, address: u8) {
+    pub(super) fn accepted(&mut self, conn: Option<ConnId>, address: u8, seen: &Seen) {
         let conn = conn.expect("every client gets an answer");
         let most = self.rules.limits.per_address;
-        let counted = |other: &&Conn| other.address == address && other.state != State::Over;
-        let is_full = most > 0 && self.conns.values().filter(counted).count() >= most;
+        let others = || self.conns.values().filter(|other| other.address == address);
+        let open = others().filter(|other| other.state != State::Over).count();
+        // One that was refused may count until its connection is closed.
+        let (must, may) = (open >= most, others().count() >= most);
+        let said = seen.said.get(&conn).map_or(&[][..], Vec::as_slice);
+        let is_refused = said.iter().any(|said| matches!(said, Said::Head(429, _)));
         self.conns.insert(conn, Conn { state: State::Upgrading, since: self.now, address });
-        if is_full {
+        if most > 0 && (must || (may && is_refused)) {
             self.refuse(conn, 429);
         }
     }
@@ -326,8 +330,10 @@ impl Model {
                 continue;
             }
             let held: usize = self.held_bytes(key);
+            // A frame's header, and what metadata a message may have.
+            let besides = if self.rules.metadata { 250 } else { 16 };
             let new = self.step.texts.get(conn).map_or(0, |texts| {
-                texts.iter().map(|text| text.value.to_string().len() + 16).sum::<usize>()
+                texts.iter().map(|text| text.value.to_string().len() + besides).sum::<usize>()
             });
             let waited = seen.waiting.get(conn).copied().unwrap_or(0);
             let most = self.rules.limits.send_queue;

@@ -64,17 +64,17 @@ impl Links {
         self.0.iter().all(|link| link.ready && link.channels.get(name).is_some_and(is_on))
     }
 
-    /// Channels that are being left in this step.
-    pub fn left(&self, seen: &Seen) -> BTreeSet<String> {
-        let mut left = BTreeSet::new();
+    /// Channels that the program subscribes in this step.
+    pub fn subscribed(&self, seen: &Seen) -> BTreeSet<String> {
+        let mut subscribed = BTreeSet::new();
         for (conn, command) in &seen.commands {
             if let (Some(index), [verb, channel]) = (self.find(*conn), command.as_slice())
-                && verb == "UNSUBSCRIBE"
+                && verb == "SUBSCRIBE"
             {
-                left.extend(channel.strip_prefix(&self.0[index].prefix).map(str::to_owned));
+                subscribed.extend(channel.strip_prefix(&self.0[index].prefix).map(str::to_owned));
             }
         }
-        left
+        subscribed
     }
 
     /// The link cannot go on after this.

@@ -126,8 +126,8 @@ struct Step {
     closes: BTreeMap<ConnId, Option<Option<u16>>>,
     heads: BTreeMap<ConnId, u16>,
     wishes: Vec<Wish>,
-    /// Channels that the program has left.
-    left: BTreeSet<String>,
+    /// Channels that the program has subscribed.
+    subscribed: BTreeSet<String>,
     is_tick: bool,
 }
 
@@ -200,7 +200,7 @@ impl Model {
         self.now = now;
         self.tally.steps += 1;
         let is_tick = matches!(cause, Cause::Tick);
-        self.step = Step { left: self.links.left(seen), is_tick, ..Step::default() };
+        self.step = Step { subscribed: self.links.subscribed(seen), is_tick, ..Step::default() };
         self.hear(cause, seen);
         self.links_lost(seen);
         for (id, answer) in &seen.ended {
@@ -246,7 +246,7 @@ impl Model {
                 self.client_lost(conn);
                 self.links.must_be_lost(conn, seen);
             }
-            Cause::Accepted(conn, address) => self.accepted(conn, address),
+            Cause::Accepted(conn, address) => self.accepted(conn, address, seen),
             Cause::Listening => self.serving = Serving::Yes,
             Cause::Tick => {
                 self.handshakes_due(seen);

@@ -126,11 +126,13 @@ impl Model {
     /// Subscribes to the channel. None: Redis has to confirm first.
     pub(super) fn join(&mut self, key: SubKey) -> Option<Outcome> {
         let name = self.subs[&key].name.clone();
-        let is_joined = self.links.is_joined(&name) && !self.step.left.contains(&name);
-        let is_used = self.channel_users().any(|used| used == name);
+        // Where others leave in the same moment, it is the program that decides who came first.
+        let is_joined = self.links.is_joined(&name) && !self.step.subscribed.contains(&name);
         let sub = self.subs.get_mut(&key).expect("it is being subscribed");
-        if is_joined && is_used {
-            sub.reads = Reads::Yes;
+        let is_open = self.sessions.get(&sub.session).is_some_and(|session| session.open);
+        if is_joined {
+            // A client that has gone reads nothing, though its subscribe goes on.
+            sub.reads = if is_open { Reads::Yes } else { Reads::No };
             sub.phase = Phase::Held(Vec::new());
             return Some(Outcome::Yes);
         }
@@ -141,10 +143,6 @@ impl Model {
         None
     }
 
-    fn channel_users(&self) -> impl Iterator<Item = &str> {
-        self.subs.values().filter(|sub| sub.reads != Reads::No).map(|sub| sub.name.as_str())
-    }
-
     /// Every Redis has confirmed a channel, or one has refused it.
     pub(super) fn channel_answered(&mut self, name: &str, ok: bool) {
         let waits = |sub: &Sub| sub.reads == Reads::Joining && sub.name == name;
@@ -153,7 +151,8 @@ impl Model {
         // They are readers from the same moment on, whatever follows for each.
         for key in &waiting {
             let sub = self.subs.get_mut(key).expect("just listed");
-            sub.reads = if ok { Reads::Yes } else { Reads::No };
+            let is_open = self.sessions.get(&sub.session).is_some_and(|session| session.open);
+            sub.reads = if ok && is_open { Reads::Yes } else { Reads::No };
             if ok {
                 sub.phase = Phase::Held(Vec::new());
             }
@@ -184,7 +183,7 @@ impl Model {
         let session = self.sessions.get_mut(&sub.session).expect("it is being subscribed");
         session.subs.push(key);
         if !session.open {
-            return self.leave(key);
+            return;
         }
         self.start_gate(key, outcome);
         if let Phase::Held(held) = phase {
@@ -240,8 +239,8 @@ impl Model {
         }
     }
 
-    /// Channels that must be subscribed now, and those that may be besides: of subscribes whose
-    /// session has gone.
+    /// Channels that must be subscribed now, and those that may be besides: a subscribe whose
+    /// client has gone waits for Redis still.
     pub(super) fn channels(&self) -> (BTreeSet<String>, BTreeSet<String>) {
         let (mut must, mut may) = (BTreeSet::new(), BTreeSet::new());
         for sub in self.subs.values().filter(|sub| sub.reads != Reads::No) {

@@ -101,10 +101,11 @@ impl Model {
         let (now, last_tick) = (self.now, self.last_tick);
         let body = self.body(key, None);
         let has_begun = self.has_begun(seen, Hook::OnHeartbeat, &body);
+        let (ends_now, jams) = (self.ends_now(key), self.rules.jams());
+        // One that finds no room leaves no trace.
         let may_be_skipped = |heartbeat: &Heartbeat, from| {
-            heartbeat.under_way || heartbeat.busy_until.is_some_and(|busy| busy >= from)
+            jams || heartbeat.under_way || heartbeat.busy_until.is_some_and(|busy| busy >= from)
         };
-        let ends_now = self.ends_now(key);
         let heartbeat = &mut self.subs.get_mut(&key).expect("listed").heartbeat;
         let mut within = (from, until);
         if has_begun {

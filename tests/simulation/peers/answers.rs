@@ -12,12 +12,18 @@ use crate::world::pipe::{Chunk, End, SURPLUS};
 pub struct Mood {
     pub refuses: bool,
     pub wrong: bool,
+    /// They send more than they should.
+    pub surplus: bool,
 }
 
 impl Mood {
     pub fn of(params: &Params, healed: bool) -> Mood {
         let has = |fault| !healed && params.has(fault);
-        Mood { refuses: has(Fault::Refusals), wrong: has(Fault::Wrong) }
+        Mood {
+            refuses: has(Fault::Refusals),
+            wrong: has(Fault::Wrong),
+            surplus: has(Fault::Cuts),
+        }
     }
 }
 
@@ -34,7 +40,7 @@ pub fn reply(hook: Hook, path: &str, body: &Value, mood: &Mood, dice: &mut Dice)
         return wrong(path, dice);
     }
     let answer = answer(hook, body, mood, dice);
-    Reply { chunks: encoded(&answer, dice), silent: false }
+    Reply { chunks: encoded(&answer, mood, dice), silent: false }
 }
 
 fn answer(hook: Hook, body: &Value, mood: &Mood, dice: &mut Dice) -> Value {
@@ -90,7 +96,7 @@ fn refusal(dice: &mut Dice) -> Value {
 }
 
 /// A good answer in one of the ways that HTTP/1.1 has for it.
-fn encoded(answer: &Value, dice: &mut Dice) -> Vec<Chunk> {
+fn encoded(answer: &Value, mood: &Mood, dice: &mut Dice) -> Vec<Chunk> {
     let body = answer.to_string();
     let mark = Mark::Reply(Some(answer.clone()));
     let kind = "Content-Type: application/json";
@@ -118,7 +124,7 @@ fn encoded(answer: &Value, dice: &mut Dice) -> Vec<Chunk> {
             );
             vec![Chunk::marked(bytes, mark), Chunk::end(End::Fin)]
         }
-        3 => {
+        3 if mood.surplus => {
             // Surplus bytes: the connection is of no more use.
             let bytes = format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n{kind}\r\n\r\n{body}");
             vec![Chunk::marked(bytes, mark), Chunk::plain(SURPLUS)]

@@ -129,10 +129,14 @@ impl Pipe {
         true
     }
 
-    /// Nothing that the peer sends will be taken for an answer any more: it has closed the
-    /// connection, or sent surplus bytes.
-    pub fn is_spent(&self) -> bool {
-        self.up_ended || self.spoilt
+    /// The peer has ended its direction.
+    pub fn has_ended(&self) -> bool {
+        self.up_ended
+    }
+
+    /// The peer has sent surplus bytes.
+    pub fn is_spoilt(&self) -> bool {
+        self.spoilt
     }
 
     /// The next of what is on the way arrives.
@@ -151,6 +155,10 @@ impl Pipe {
         }
         let bytes: usize = self.on_way.iter().map(|chunk| chunk.bytes.len()).sum();
         let mut kept = dice.below(bytes + 1);
+        // A FIN behind the last byte is what was to come anyway.
+        let last = self.on_way.back_mut().filter(|last| last.end.is_some());
+        let mark = last.and_then(|last| last.mark.take());
+        let mark = mark.filter(|_| kept == bytes && end == End::Fin);
         for chunk in &mut self.on_way {
             if kept < chunk.bytes.len() {
                 chunk.bytes.truncate(kept);
@@ -164,7 +172,7 @@ impl Pipe {
         self.broken |= end == End::Reset;
         // What is on the way has its arrivals planned; the end comes at once behind it.
         self.arrived.extend(self.on_way.drain(..));
-        self.arrived.push_back(Chunk::end(end));
+        self.arrived.push_back(Chunk { mark, ..Chunk::end(end) });
         true
     }
 

@@ -9,6 +9,7 @@ use socketshark::ports::{Core, Input};
 use super::World;
 use super::pipe::{Chunk, End, Peer};
 use crate::model::Cause;
+use crate::swarm::REDIS_PING_TIMEOUT;
 
 /// The longest time that anything periodic takes.
 const PERIOD: Duration = Duration::from_secs(20);
@@ -134,7 +135,8 @@ impl World<'_> {
             assert!(is_redis, "{:?} is connected still", pipe.peer);
         }
         let next = self.engine.next_deadline().map(|at| at.since(self.now.mono));
-        let pings = self.rules.redis.iter().filter_map(|redis| redis.ping_interval).max();
+        let intervals = self.rules.redis.iter().filter_map(|redis| redis.ping_interval);
+        let pings = intervals.max().map(|interval| interval.max(REDIS_PING_TIMEOUT));
         assert!(next.is_none_or(|next| Some(next) <= pings), "only Redis pings are planned");
     }
 }

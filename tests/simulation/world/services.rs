@@ -49,7 +49,8 @@ impl World<'_> {
         assert!(!pipe.busy, "one request at a time on a connection");
         (pipe.busy, pipe.call) = (true, call);
         pipe.requests += 1;
-        let (is_first, is_spent) = (pipe.requests == 1, pipe.is_spent());
+        let (is_first, has_ended, is_spoilt) =
+            (pipe.requests == 1, pipe.has_ended(), pipe.is_spoilt());
         self.check_slots(&lane);
         let mood = Mood::of(&self.params, self.healed);
         let mut reply = reply(hook, &request.path, &body, &mood, &mut self.dice);
@@ -57,10 +58,10 @@ impl World<'_> {
             tried.requests += 1;
             let leads_on = reply.chunks.iter().any(|it| it.bytes.starts_with(b"HTTP/1.1 307"));
             let dies = !is_first && reply.chunks.first().is_some_and(|it| it.end.is_some());
-            tried.free += usize::from(leads_on || dies || is_spent);
+            tried.free += usize::from(leads_on || dies || has_ended);
         }
-        if is_spent {
-            // The program will see, and send it again.
+        if has_ended || is_spoilt {
+            // Nothing on this connection will be taken for an answer.
             return;
         }
         let slow = self.has(Fault::Slow) && self.dice.chance(40);
