@@ -34,7 +34,7 @@ impl World<'_> {
                 Output::Close(conn) => self.close(conn),
                 Output::Resume(conn) => self.readable.extend(self.by_conn.get(&conn)),
                 Output::Resolve(host) => self.resolve(host),
-                Output::Scrape(_) | Output::Acknowledge(_) => {}
+                Output::Scrape(_) | Output::Acknowledge(_) | Output::Say(_) => {}
                 Output::Exit(status) => {
                     self.note(format_args!("exit {status}"));
                     self.exited = Some(status);
