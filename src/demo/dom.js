@@ -15,7 +15,8 @@ export const at = (id) => document.getElementById(id);
 export function make(tag, { data, aria, ...properties } = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
   Object.assign(element.dataset, data);
-  for (const [name, value] of Object.entries(aria ?? {})) element.setAttribute(`aria-${name}`, value);
+  for (const [name, value] of Object.entries(aria ?? {}))
+    element.setAttribute(`aria-${name}`, value);
   element.append(...children.filter((child) => child !== null && child !== undefined));
   return element;
 }

@@ -39,13 +39,17 @@ function connect() {
   const ours = new SocketShark(ROUTER, options);
   shark = ours;
   ours.on('state', showState);
-  ours.on('open', () => note(`connected to ${ROUTER}${user ? ` as ${user}` : ', without a ticket'}`));
+  ours.on('open', () =>
+    note(`connected to ${ROUTER}${user ? ` as ${user}` : ', without a ticket'}`),
+  );
   // What the service is asked is shown in the list; nothing else is to be done with it.
   ours.subscribe(CALLS, {}).catch(() => {});
   ours.on('error', (error) => note(error.message));
   ours.on('close', ({ code, reason, delay }) => {
     if (delay === null) return;
-    note(`connection lost: ${code}${reason ? ` ${reason}` : ''}; again in ${(delay / 1000).toFixed(1)} s`);
+    note(
+      `connection lost: ${code}${reason ? ` ${reason}` : ''}; again in ${(delay / 1000).toFixed(1)} s`,
+    );
   });
   showState();
   for (const [subscription, { fields }] of tiles) join(subscription, fields);
@@ -199,7 +203,13 @@ function makeTile(subscription) {
       'div',
       { className: 'tile-head' },
       make('h3', { textContent: subscription }),
-      make('button', { type: 'button', className: 'quiet', textContent: 'Leave', aria: { label: `Leave ${subscription}` }, onclick: () => leave(subscription) }),
+      make('button', {
+        type: 'button',
+        className: 'quiet',
+        textContent: 'Leave',
+        aria: { label: `Leave ${subscription}` },
+        onclick: () => leave(subscription),
+      }),
     ),
     ...body,
   );
@@ -223,10 +233,22 @@ const LINES_MAX = 6;
 
 function chatTile(subscription) {
   const people = make('p', { className: 'people' });
-  const lines = make('ul', { className: 'lines', aria: { live: 'polite', label: `What is said in ${subscription}` } });
+  const lines = make('ul', {
+    className: 'lines',
+    aria: { live: 'polite', label: `What is said in ${subscription}` },
+  });
   const outcome = make('p', { className: 'outcome', role: 'status' });
-  const input = make('input', { placeholder: 'Say something', maxLength: 500, aria: { label: `Say something in ${subscription}` } });
-  const form = make('form', { className: 'row', autocomplete: 'off' }, input, make('button', { textContent: 'Send' }));
+  const input = make('input', {
+    placeholder: 'Say something',
+    maxLength: 500,
+    aria: { label: `Say something in ${subscription}` },
+  });
+  const form = make(
+    'form',
+    { className: 'row', autocomplete: 'off' },
+    input,
+    make('button', { textContent: 'Send' }),
+  );
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     if (await send(subscription, { text: input.value }, outcome)) input.value = '';
@@ -236,16 +258,26 @@ function chatTile(subscription) {
     while (lines.children.length > LINES_MAX) lines.firstChild.remove();
   };
   const said = ({ from, color, text }) =>
-    say(make('li', {}, make('b', { className: `name ${colorName(color)}`, textContent: `${from}:` }), ` ${text}`));
+    say(
+      make(
+        'li',
+        {},
+        make('b', { className: `name ${colorName(color)}`, textContent: `${from}:` }),
+        ` ${text}`,
+      ),
+    );
   const show = (data, isState) => {
     if (isState) lines.replaceChildren();
     if (isState) data?.lines?.forEach(said);
     if (Array.isArray(data?.people)) {
-      people.textContent = data.people.length ? `Here: ${data.people.join(', ')}` : 'Nobody here yet';
+      people.textContent = data.people.length
+        ? `Here: ${data.people.join(', ')}`
+        : 'Nobody here yet';
     }
     if (isState) return;
     if (data?.kind === 'said') said(data);
-    else if (data?.who) say(make('li', { className: 'hint', textContent: `${data.who} ${data.kind}` }));
+    else if (data?.who)
+      say(make('li', { className: 'hint', textContent: `${data.who} ${data.kind}` }));
     else say(make('li', { textContent: JSON.stringify(data) }));
   };
   return { body: [people, lines, form, outcome], show };
@@ -254,17 +286,28 @@ function chatTile(subscription) {
 const colorName = (color) => (['teal', 'coral', 'gold', 'violet'].includes(color) ? color : 'teal');
 
 function counterTile(subscription) {
-  const value = make('output', { className: 'value', textContent: '–', aria: { label: 'The counter' } });
+  const value = make('output', {
+    className: 'value',
+    textContent: '–',
+    aria: { label: 'The counter' },
+  });
   const outcome = make('p', { className: 'outcome', role: 'status' });
   const button = make('button', { type: 'button', textContent: 'Add one' });
   button.addEventListener('click', () => send(subscription, null, outcome));
-  const hint = make('p', { className: 'hint', textContent: 'Click fast: at most five messages a second come, the last one always.' });
+  const hint = make('p', {
+    className: 'hint',
+    textContent: 'Click fast: at most five messages a second come, the last one always.',
+  });
   const show = (data) => (value.textContent = JSON.stringify(data?.value ?? data));
   return { body: [make('div', { className: 'row' }, value, button), hint, outcome], show };
 }
 
 function plainTile() {
-  const latest = make('p', { className: 'latest hint', textContent: 'Nothing was published yet.', aria: { live: 'polite' } });
+  const latest = make('p', {
+    className: 'latest hint',
+    textContent: 'Nothing was published yet.',
+    aria: { live: 'polite' },
+  });
   const show = (data, isState) => {
     if (isState && data === undefined) return;
     latest.classList.remove('hint');
@@ -288,7 +331,8 @@ function splash(tile) {
 function example(channel) {
   const message = { subscription: channel, data: 'Land in sight!' };
   if (serviceOf(channel) === 'news') message.language = 'en';
-  if (serviceOf(channel) === 'chat') message.data = { kind: 'said', from: 'lighthouse', color: 'gold', text: 'Mind the rocks!' };
+  if (serviceOf(channel) === 'chat')
+    message.data = { kind: 'said', from: 'lighthouse', color: 'gold', text: 'Mind the rocks!' };
   if (serviceOf(channel) === 'counter') message.data = { value: 42 };
   return JSON.stringify(message);
 }
@@ -297,7 +341,8 @@ function showLine() {
   // A quote inside single quotes: end them, an escaped quote, begin again.
   const quote = (text) => (/^[\w.:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
   const message = at('message').value.replaceAll('\n', ' ').trim();
-  at('line').textContent = `redis-cli -p ${BROKER} publish ${quote(at('channel').value)} ${quote(message)}`;
+  at('line').textContent =
+    `redis-cli -p ${BROKER} publish ${quote(at('channel').value)} ${quote(message)}`;
 }
 
 let edited = false;

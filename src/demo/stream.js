@@ -51,7 +51,8 @@ function record(direction, text) {
   } catch {
     event = { event: 'not JSON', data: text };
   }
-  const isCall = event.event === 'message' && event.subscription === CALLS;
+  // Anybody can publish there, so it may be something else.
+  const isCall = event.subscription === CALLS && event.data?.hook && event.data.answer;
   add({ kind: isCall ? 'call' : direction, at: new Date(), event, took: took(direction, event) });
 }
 
@@ -64,7 +65,9 @@ function took(direction, event) {
   }
   const name = event.event === 'pong' ? 'ping' : event.event;
   if (event.status || event.event === 'pong') {
-    const index = asked.findIndex((one) => one.event === name && one.subscription === event.subscription);
+    const index = asked.findIndex(
+      (one) => one.event === name && one.subscription === event.subscription,
+    );
     if (index < 0) return null;
     // Answers come in order: what was asked before this one gets none any more.
     const [{ since }] = asked.splice(0, index + 1).slice(-1);
@@ -110,11 +113,19 @@ function row(entry) {
   const head = make(
     'summary',
     {},
-    make('span', { className: `arrow ${entry.kind}`, textContent: out ? '↑' : '↓', title: out ? 'to the router' : 'from the router' }),
+    make('span', {
+      className: `arrow ${entry.kind}`,
+      textContent: out ? '↑' : '↓',
+      title: out ? 'to the router' : 'from the router',
+    }),
     make('span', { className: 'unseen', textContent: out ? 'sent: ' : 'received: ' }),
     make('b', { textContent: event.event ?? '?' }),
-    event.status ? make('span', { className: `badge ${event.status}`, textContent: event.status }) : null,
-    event.subscription ? make('span', { className: 'topic', textContent: event.subscription }) : null,
+    event.status
+      ? make('span', { className: `badge ${event.status}`, textContent: event.status })
+      : null,
+    event.subscription
+      ? make('span', { className: 'topic', textContent: event.subscription })
+      : null,
     duration(entry.took),
     time,
     make('code', { className: 'gist', textContent: gist(event) }),
@@ -133,7 +144,12 @@ function callRow({ event }, time) {
   const head = make(
     'summary',
     {},
-    make('span', { className: 'arrow call', textContent: '⇆', title: 'from the router to the service, and back', aria: { hidden: true } }),
+    make('span', {
+      className: 'arrow call',
+      textContent: '⇆',
+      title: 'from the router to the service, and back',
+      aria: { hidden: true },
+    }),
     make('b', { textContent: 'callback' }),
     make('span', { className: `badge ${answer.status}`, textContent: String(answer.status) }),
     make('span', { className: 'topic', textContent: hook }),
@@ -141,13 +157,18 @@ function callRow({ event }, time) {
     make('code', { className: 'gist', textContent: short(body) }),
   );
   const whole = `POST /callbacks/${hook}\n${JSON.stringify(body, null, 2)}\n\n200 OK\n${JSON.stringify(answer, null, 2)}`;
-  return make('li', { className: 'call' }, make('details', {}, head, make('pre', { textContent: whole })));
+  return make(
+    'li',
+    { className: 'call' },
+    make('details', {}, head, make('pre', { textContent: whole })),
+  );
 }
 
 function duration(took) {
   if (!took) return null;
   const { milliseconds, what } = took;
-  const text = milliseconds < 1 ? '< 1 ms' : `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
+  const text =
+    milliseconds < 1 ? '< 1 ms' : `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
   return make('span', { className: 'took', textContent: text, title: what });
 }
 
@@ -163,7 +184,9 @@ function gist(event) {
 /** One event in a few words. */
 function headline({ kind, event }) {
   if (kind === 'call') return `⇆ callback ${event.data.hook}`;
-  return [kind === 'out' ? '↑' : '↓', event.event, event.status, event.subscription].filter(Boolean).join(' ');
+  return [kind === 'out' ? '↑' : '↓', event.event, event.status, event.subscription]
+    .filter(Boolean)
+    .join(' ');
 }
 
 function clock(date) {
@@ -194,4 +217,6 @@ Object.values(shown).forEach((box) => box.addEventListener('change', choose));
 choose();
 
 // On a phone the list is far down: the last event stays in sight, until the list is.
-new IntersectionObserver(([{ isIntersecting }]) => (at('last').hidden = isIntersecting)).observe(list);
+new IntersectionObserver(([{ isIntersecting }]) => (at('last').hidden = isIntersecting)).observe(
+  list,
+);

@@ -18,21 +18,24 @@ const PATIENCE = 6000;
  */
 const TRIALS = {
   order: {
-    about: 'Numbered with options.order, and published in the wrong order. What comes after a higher number is dropped.',
+    about:
+      'Numbered with options.order, and published in the wrong order. What comes after a higher number is dropped.',
     numbers: [1, 4, 2, 5, 3],
     carry: (number, key) => ({ options: { order: number, order_key: key } }),
     label: (number) => `order ${number}`,
     why: (number, before) => `order: ${Math.max(...before)} had been delivered already`,
   },
   throttle: {
-    about: 'Published at once with options.throttle 1: the first goes out, then the latest when the second is over.',
+    about:
+      'Published at once with options.throttle 1: the first goes out, then the latest when the second is over.',
     numbers: [1, 2, 3, 4, 5],
     carry: (_, key) => ({ options: { throttle: 1, throttle_key: key } }),
     label: (number) => `message ${number}`,
     why: () => 'throttle: a later one took its place within the second',
   },
   fields: {
-    about: 'Published in several languages; this page subscribes with language "en", a filter field of the service.',
+    about:
+      'Published in several languages; this page subscribes with language "en", a filter field of the service.',
     numbers: [1, 2, 3, 4, 5],
     carry: (number) => ({ language: languageOf(number) }),
     label: (number) => `language ${languageOf(number)}`,
@@ -70,7 +73,9 @@ async function run(trial, shark) {
   const arrived = new Map();
   let done;
   const over = new Promise((resolve) => (done = resolve));
-  const take = ({ number, last }) => {
+  const take = (data) => {
+    const { run: of, number, last } = data ?? {};
+    if (of !== key) return; // Another page tries things too.
     if (number) arrived.set(number, performance.now());
     if (last) done();
   };
@@ -82,10 +87,11 @@ async function run(trial, shark) {
     for (const number of trial.numbers) {
       sent.set(number, performance.now());
       // The last of the throttled ones is its own end; elsewhere one more message says so.
-      const data = { number, last: trial === TRIALS.throttle && number === 5 };
+      const data = { run: key, number, last: trial === TRIALS.throttle && number === 5 };
       await publish(TOPIC, { subscription: TOPIC, data, ...trial.carry(number, key) });
     }
-    if (trial !== TRIALS.throttle) await publish(TOPIC, { subscription: TOPIC, data: { last: true } , language: 'en' });
+    if (trial !== TRIALS.throttle)
+      await publish(TOPIC, { subscription: TOPIC, data: { run: key, last: true }, language: 'en' });
     await Promise.race([over, new Promise((resolve) => (timer = setTimeout(resolve, PATIENCE)))]);
   } finally {
     clearTimeout(timer);

@@ -120,7 +120,8 @@ export class Browser {
   /** Clicks with the mouse, where the element is. */
   async click(selector) {
     // Where it stays for two frames, and nothing lies over it.
-    const place = await until(`a place to click at ${selector}`, () => this.run(`(async () => {
+    const place = await until(`a place to click at ${selector}`, () =>
+      this.run(`(async () => {
       const element = document.querySelector(${JSON.stringify(selector)});
       if (!element) return null;
       element.scrollIntoView({ block: 'center', behavior: 'instant' });
@@ -133,7 +134,8 @@ export class Browser {
       const { x, y } = middle();
       const rests = x === before.x && y === before.y;
       return rests && element.contains(document.elementFromPoint(x, y)) ? { x, y } : null;
-    })()`));
+    })()`),
+    );
     for (const type of ['mousePressed', 'mouseReleased']) {
       const button = { button: 'left', clickCount: 1 };
       await this.#call('Input.dispatchMouseEvent', { type, ...place, ...button });

@@ -172,7 +172,8 @@ test('a tour', patience, async (t) => {
   });
 
   await t.test('everything can be reached by its name', async () => {
-    const nameless = await browser.run(`[...document.querySelectorAll('button, input, select, textarea')]
+    const nameless =
+      await browser.run(`[...document.querySelectorAll('button, input, select, textarea')]
       .filter((one) => !(one.labels?.length || one.textContent || one.getAttribute('aria-label')))
       .map((one) => one.outerHTML)`);
     assert.deepEqual(nameless, []);
@@ -201,9 +202,16 @@ test('hostile messages stay text', patience, async (t) => {
     await browser.click('#publish button');
     await browser.shows('#publish-outcome', '1 reader');
   }
+  for (const data of [null, { hook: 5 }, { hook: {}, body: evil, answer: true }]) {
+    await browser.type('#channel', 'calls.all');
+    await browser.type('#message', JSON.stringify({ subscription: 'calls.all', data }));
+    await browser.click('#publish button');
+    await browser.shows('#publish-outcome', '1 reader');
+  }
   await browser.type('.chat form input', 'Still here');
   await browser.press('Enter');
   await browser.shows('.lines', 'Still here');
+  await browser.shows('#events', 'Still here');
   assert.equal(await browser.run(`document.querySelectorAll('img, main script').length`), 0);
   assert.equal(await browser.run('document.title'), 'SocketShark demo');
   assert.deepEqual(browser.complaints, []);
