@@ -71,7 +71,7 @@ pub const SCRAPES_PER_TURN: usize = 4;
 /// wait for the next one.
 pub const DELIVERIES_PER_TURN: usize = 32_768;
 
-/// What a message costs besides its deliveries, in deliveries: to be read, and found to be nobody's.
+/// What a message costs besides its deliveries, in deliveries: to be read, and to be nobody's.
 pub const DELIVERIES_PER_MESSAGE: usize = 16;
 
 /// Moments that are dealt with in one turn: thousands of pings may be due at once.
