@@ -172,8 +172,7 @@ const HOOKS: [Hook; 8] = [
 impl Rules {
     pub fn of(params: &Params, dice: &mut Dice) -> Rules {
         let (shared, jams) = (dice.chance(30), dice.chance(20));
-        let mut services: Vec<Service> =
-            (0..3).map(|index| service(index, shared, dice)).collect();
+        let mut services: Vec<Service> = (0..3).map(|index| service(index, shared, dice)).collect();
         if jams {
             // A renewal that finds no room leaves no trace: its moment must be known.
             let renewals = services.iter_mut().filter_map(|service| service.renewal.as_mut());

@@ -60,7 +60,6 @@ impl Session {
     pub fn is_idle(&self) -> bool {
         self.hand.is_none() && self.waiting.is_empty()
     }
-
 }
 
 impl Model {

@@ -85,8 +85,7 @@ impl Model {
     fn send(&mut self, key: SubKey, message: &Publication, stamps: Stamps) {
         self.tally.delivered += 1;
         let sub = &self.subs[&key];
-        let mut value =
-            json!({"event": "message", "subscription": sub.name, "data": message.data});
+        let mut value = json!({"event": "message", "subscription": sub.name, "data": message.data});
         for (name, field) in &sub.extras {
             value[name] = field.clone();
         }

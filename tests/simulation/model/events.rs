@@ -132,6 +132,7 @@ impl Model {
         names.iter().filter_map(given).collect()
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what an event is, each part told apart")]
     fn take_in_hand(
         &mut self,
         key: SessionKey,

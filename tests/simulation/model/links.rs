@@ -96,7 +96,8 @@ impl Links {
                 ["AUTH", ..] | ["CLIENT", ..] | ["SELECT", _] => Sent::Other,
                 [verb @ ("SUBSCRIBE" | "UNSUBSCRIBE"), channel] => {
                     assert!(link.ready, "channels after the greeting");
-                    let name = channel.strip_prefix(&link.prefix).expect("channels have the prefix");
+                    let name =
+                        channel.strip_prefix(&link.prefix).expect("channels have the prefix");
                     let channel = link.channels.entry(name.to_owned()).or_default();
                     let wanted = verb == "SUBSCRIBE";
                     assert!(channel.wanted != wanted || !wanted, "{name} is subscribed already");
@@ -116,7 +117,8 @@ impl Links {
         for link in self.0.iter().filter(|link| link.ready) {
             let wanted = link.channels.iter().filter(|(_, channel)| channel.wanted);
             let wanted: BTreeSet<String> = wanted.map(|(name, _)| name.clone()).collect();
-            let idle: Vec<&String> = wanted.difference(must).filter(|it| !may.contains(*it)).collect();
+            let idle: Vec<&String> =
+                wanted.difference(must).filter(|it| !may.contains(*it)).collect();
             assert!(idle.is_empty(), "channels that nobody uses are subscribed: {idle:?}");
             if self.all_ready() {
                 let missing: Vec<&String> = must.difference(&wanted).collect();

@@ -30,8 +30,8 @@ mod pings;
 mod subscriptions;
 mod watch;
 
-pub use clients::Session;
 use clients::Conn;
+pub use clients::Session;
 use links::Links;
 pub use outcome::Outcome;
 use subscriptions::Sub;
@@ -112,7 +112,10 @@ enum Stamps {
     /// It is no message.
     None,
     /// Delivered as it came; whether it was held before; the time it says it was published at.
-    Sent { held: bool, published_at: Option<String> },
+    Sent {
+        held: bool,
+        published_at: Option<String>,
+    },
     Throttled,
 }
 

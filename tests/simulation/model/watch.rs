@@ -186,9 +186,8 @@ impl Model {
         let fields: Fields = sub.service.authorizer_fields.iter().filter_map(given).collect();
         let before = std::mem::replace(&mut sub.authorizer, fields);
         let fields = &sub.authorizer;
-        let is_kept = |(name, value): (&String, &Value)| {
-            fields.get(name).is_some_and(|now| same(now, value))
-        };
+        let is_kept =
+            |(name, value): (&String, &Value)| fields.get(name).is_some_and(|now| same(now, value));
         before.len() != fields.len() || !before.iter().all(is_kept)
     }
 
@@ -272,9 +271,8 @@ impl Model {
     pub(super) fn adopt_expiring(&mut self, session: SessionKey, name: &str) -> Option<Fields> {
         let session = self.sessions.get(&session)?;
         let subs = &self.subs;
-        let is_it = |key: &SubKey| {
-            subs[key].name == name && matches!(subs[key].phase, Phase::Expiring(_))
-        };
+        let is_it =
+            |key: &SubKey| subs[key].name == name && matches!(subs[key].phase, Phase::Expiring(_));
         let key = session.subs.iter().copied().find(is_it)?;
         let sub = self.subs.get_mut(&key)?;
         if let Phase::Expiring(expiry) = &mut sub.phase {

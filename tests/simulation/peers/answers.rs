@@ -19,11 +19,7 @@ pub struct Mood {
 impl Mood {
     pub fn of(params: &Params, healed: bool) -> Mood {
         let has = |fault| !healed && params.has(fault);
-        Mood {
-            refuses: has(Fault::Refusals),
-            wrong: has(Fault::Wrong),
-            surplus: has(Fault::Cuts),
-        }
+        Mood { refuses: has(Fault::Refusals), wrong: has(Fault::Wrong), surplus: has(Fault::Cuts) }
     }
 }
 
@@ -160,7 +156,12 @@ fn wrong(path: &str, dice: &mut Dice) -> Reply {
             let chunks = vec![Chunk::plain(bytes), Chunk::end(End::Fin)];
             return Reply { chunks, silent: false };
         }
-        11 => return Reply { chunks: vec![Chunk::end(*dice.pick(&[End::Fin, End::Reset]))], silent: false },
+        11 => {
+            return Reply {
+                chunks: vec![Chunk::end(*dice.pick(&[End::Fin, End::Reset]))],
+                silent: false,
+            };
+        }
         _ => return Reply { chunks: Vec::new(), silent: true },
     };
     Reply { chunks: vec![Chunk::marked(bytes, Mark::Reply(None))], silent: false }

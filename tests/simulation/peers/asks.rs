@@ -106,7 +106,8 @@ fn bad(dice: &mut Dice) -> (Option<Value>, Asked) {
     let invalid =
         json!({"status": "error", "error": "Messages must be JSON and contain an event field."});
     let format = "Invalid subscription format.";
-    let answer = |event: &str, error: &str| json!({"event": event, "status": "error", "error": error});
+    let answer =
+        |event: &str, error: &str| json!({"event": event, "status": "error", "error": error});
     let echoed = |event: &str, name: &str, error: &str| {
         let mut answer = answer(event, error);
         answer["subscription"] = json!(name);

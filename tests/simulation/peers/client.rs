@@ -138,8 +138,8 @@ impl Client {
     pub fn fault(&mut self, dice: &mut Dice) -> Vec<Chunk> {
         self.closing = true;
         let (code, bytes): (u16, Vec<u8>) = match dice.below(5) {
-            0 => (1002, vec![TEXT, 0x02, b'h', b'i']), // no mask
-            1 => (1002, frame(0x83, b"", mask(dice))), // a reserved opcode
+            0 => (1002, vec![TEXT, 0x02, b'h', b'i']),   // no mask
+            1 => (1002, frame(0x83, b"", mask(dice))),   // a reserved opcode
             2 => (1002, frame(0xc1, b"{}", mask(dice))), // a reserved bit
             3 => (1007, frame(TEXT, b"\"\xff\"", mask(dice))),
             _ => (1009, frame(TEXT, &[b' '; 5_000], mask(dice))),

@@ -51,8 +51,7 @@ pub fn message(number: usize, rules: &Rules, dice: &mut Dice) -> (String, Rc<Pub
     }
     let order = dice.chance(30).then(|| option("order", dice));
     let throttle = dice.chance(30).then(|| option("throttle", dice));
-    let options: Vec<&str> =
-        order.iter().chain(&throttle).map(|(text, _)| text.as_str()).collect();
+    let options: Vec<&str> = order.iter().chain(&throttle).map(|(text, _)| text.as_str()).collect();
     if !options.is_empty() {
         text.push_str(&format!(",\"options\":{{{}}}", options.join(",")));
     }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use socketshark::arena::ConnId;
-use socketshark::conn::calls::CallId;
 use socketshark::config;
+use socketshark::conn::calls::CallId;
 use socketshark::engine::{Engine, Setup};
 use socketshark::message::Hook;
 use socketshark::ports::{Core, Input, Output};

@@ -40,9 +40,8 @@ impl World<'_> {
         let is_known = self.known.contains(&(hook, request.body.clone()));
         assert!(is_known, "{hook:?} was not to be called with {}", request.body);
         let body: Value = serde_json::from_str(&request.body).expect("a body is JSON");
-        let is_it = |(_, call): &(&CallId, &crate::model::Call)| {
-            call.hook == hook && call.body == body
-        };
+        let is_it =
+            |(_, call): &(&CallId, &crate::model::Call)| call.hook == hook && call.body == body;
         let call = self.model.calls.iter().find(is_it).map(|(call, _)| *call);
         self.note(format_args!("service gets {} {}: {call:?}", request.path, shown(&request.body)));
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
@@ -122,7 +121,9 @@ impl World<'_> {
         let (call, tries) = (&self.model.calls[&id], self.rules.http.tries);
         assert!(
             tried.requests <= tries + tried.free,
-            "{:?} was tried {} times", call.hook, tried.requests
+            "{:?} was tried {} times",
+            call.hook,
+            tried.requests
         );
         let blurred = [Fault::Cuts, Fault::Dials, Fault::Names, Fault::Stalls, Fault::Clock];
         if !blurred.iter().any(|fault| self.params.has(*fault)) {

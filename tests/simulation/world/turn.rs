@@ -185,7 +185,8 @@ impl World<'_> {
         let Some(outbox) = self.engine.outbox(conn) else { return };
         let mut slices = [std::io::IoSlice::new(&[]); 64];
         let used = outbox.slices_from(0, &mut slices);
-        let bytes: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect();
+        let bytes: Vec<u8> =
+            slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect();
         let waits = outbox.bytes();
         let pipe = self.by_conn.get(&conn).and_then(|id| Some((*id, self.pipes.get_mut(id)?)));
         let Some((id, pipe)) = pipe else { panic!("{conn} is not connected") };
