@@ -2,6 +2,7 @@
 //!
 //!     cargo test --test simulation                     the fixed seeds, and one of the day
 //!     SIM_SEED=7 cargo test --release --test simulation     one seed, shrunk if it fails
+//!     SIM_FIRST=1 SIM_SEEDS=300 …      up to the first that fails, as `mutate` does
 //!     SIM_SEEDS=1000 cargo test --release --test simulation     so many, from SIM_FROM on
 
 mod dice;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
         let fresh = 1_000_000 + today / 86_400;
         println!("simulation: the seed of the day is {fresh}");
         seeds.push(fresh);
+    }
+    if number("SIM_FIRST").is_some() {
+        return runs::first_to_fail(&seeds);
     }
     match run_all(&seeds) {
         Report::Passed => ExitCode::SUCCESS,

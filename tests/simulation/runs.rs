@@ -66,6 +66,19 @@ pub fn run_all(seeds: &[u64]) -> Report {
     Report::Failed
 }
 
+/// Runs seeds one after the other up to the first that fails: how many it takes to see a mistake.
+pub fn first_to_fail(seeds: &[u64]) -> ExitCode {
+    for (count, &seed) in seeds.iter().enumerate() {
+        if let Err(failure) = once(&Params::of_seed(seed), false) {
+            let what = failure.what.replace('\n', " ");
+            println!("caught by seed {seed} after {} seeds: {what}", count + 1);
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("not caught within {} seeds", seeds.len());
+    ExitCode::SUCCESS
+}
+
 /// Runs one seed, with what the environment changes about it, and shrinks it if it fails.
 pub fn reproduce(seed: u64) -> ExitCode {
     let mut params = Params::of_seed(seed);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use socketshark::config::{self, Config};
 use socketshark::message::Hook;
 
 use crate::dice::Dice;
@@ -145,6 +146,7 @@ pub const REDIS_PING_TIMEOUT: Duration = Duration::from_millis(2_000);
 
 #[derive(Debug)]
 pub struct Limits {
+    pub connections: usize,
     pub per_address: usize,
     pub message_bytes: usize,
     pub subscriptions: usize,
@@ -208,8 +210,12 @@ impl Rules {
         self.services.iter().find(|service| service.name == name)
     }
 
+    pub fn config(&self) -> Config {
+        config::parse(&self.json(), &|_| None).expect("the rules are in order")
+    }
+
     /// The configuration file.
-    pub fn json(&self) -> String {
+    fn json(&self) -> String {
         let services: serde_json::Map<String, Value> =
             self.services.iter().map(|it| (it.name.clone(), service_json(it))).collect();
         let pings = match self.pings {
@@ -249,6 +255,7 @@ impl Rules {
 impl Limits {
     fn json(&self) -> Value {
         json!({
+            "max_connections": self.connections,
             "max_connections_per_ip": self.per_address,
             "max_message_bytes": self.message_bytes,
             "max_subscriptions_per_session": self.subscriptions,
@@ -265,6 +272,7 @@ impl Limits {
 fn limits(params: &Params, dice: &mut Dice) -> Limits {
     let small = params.has(Fault::Stalls) && dice.chance(60);
     Limits {
+        connections: if dice.chance(10) { 5 } else { 0 },
         per_address: if dice.chance(20) { 3 } else { 0 },
         message_bytes: 4_000,
         subscriptions: if dice.chance(20) { 3 } else { 1_000 },

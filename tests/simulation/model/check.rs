@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use socketshark::arena::ConnId;
+use socketshark::conn::calls::CallId;
 use socketshark::message::Hook;
 
 use super::{Call, Expected, Model, Seen, Stamps, Wish};
@@ -22,7 +23,7 @@ impl Model {
                 self.calls.insert(*id, Call { hook, body, owner, begun: self.now });
             } else {
                 let (hook, body) = (wish.hook, &wish.body);
-                assert!(self.has_no_room(&wish), "{hook:?} must begin: {body}");
+                assert!(self.has_no_room(&wish, seen), "{hook:?} must begin: {body}");
                 refused.push(wish.owner);
             }
         }
@@ -33,14 +34,18 @@ impl Model {
     }
 
     /// Whether a callback may have found its queue full. Unsubscribe callbacks never do.
-    fn has_no_room(&self, wish: &Wish) -> bool {
+    fn has_no_room(&self, wish: &Wish, seen: &Seen) -> bool {
         let most = match wish.hook {
             Hook::BeforeUnsubscribe | Hook::OnUnsubscribe => return false,
             Hook::OnHeartbeat => self.rules.http.queued / 2,
             _ => self.rules.http.queued,
         };
         let lane = lane(wish.hook, &wish.body);
-        self.calls.values().filter(|call| call.lane() == lane).count() >= most
+        let known = self.calls.values().filter(|call| call.lane() == lane).count();
+        let is_new = |(id, hook, body): &&(CallId, Hook, Value)| {
+            !self.calls.contains_key(id) && self::lane(*hook, body) == lane
+        };
+        known + seen.begun.iter().filter(is_new).count() >= most
     }
 
     pub(super) fn check(&mut self, seen: &Seen) {

@@ -65,16 +65,30 @@ impl Session {
 impl Model {
     pub(super) fn accepted(&mut self, conn: Option<ConnId>, address: u8, seen: &Seen) {
         let conn = conn.expect("every client gets an answer");
-        let most = self.rules.limits.per_address;
-        let others = || self.conns.values().filter(|other| other.address == address);
-        let open = others().filter(|other| other.state != State::Over).count();
-        // One that was refused may count until its connection is closed.
-        let (must, may) = (open >= most, others().count() >= most);
         let said = seen.said.get(&conn).map_or(&[][..], Vec::as_slice);
-        let is_refused = said.iter().any(|said| matches!(said, Said::Head(429, _)));
+        let refused = said.iter().find_map(|said| match said {
+            Said::Head(status, _) => Some(*status),
+            _ => None,
+        });
+        // One that was refused may count until its connection is closed.
+        let is_full = |of: &dyn Fn(&Conn) -> bool, most: usize, status: u16| {
+            let counted = self.conns.values().filter(|other| of(other));
+            let open = counted.clone().filter(|other| other.state != State::Over).count();
+            let must = most > 0 && open >= most;
+            must || (most > 0 && counted.count() >= most && refused == Some(status))
+        };
+        let limits = &self.rules.limits;
+        let (all, some) = (limits.connections, limits.per_address);
+        let status = if is_full(&|_| true, all, 503) {
+            Some(503)
+        } else if is_full(&|other| other.address == address, some, 429) {
+            Some(429)
+        } else {
+            None
+        };
         self.conns.insert(conn, Conn { state: State::Upgrading, since: self.now, address });
-        if most > 0 && (must || (may && is_refused)) {
-            self.refuse(conn, 429);
+        if let Some(status) = status {
+            self.refuse(conn, status);
         }
     }
 

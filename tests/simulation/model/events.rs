@@ -37,6 +37,12 @@ pub enum Stage {
     FarewellOn,
 }
 
+impl Hand {
+    fn new(event: &'static str, stage: Stage) -> Hand {
+        Hand { stage, event, echo: None, extras: Fields::new(), sub: None, data: None }
+    }
+}
+
 impl Model {
     /// An event's turn has come.
     pub(super) fn handle(&mut self, key: SessionKey, ask: &Ask) {
@@ -65,7 +71,7 @@ impl Model {
             return self
                 .say_plain(key, json!({"event": "auth", "status": "error", "error": error}));
         };
-        self.take_in_hand(key, "auth", Stage::Validating, None, Fields::new(), None);
+        self.take_in_hand(key, Hand::new("auth", Stage::Validating));
         self.wish(Hook::Validation, json!({"ticket": ticket}), Owner::Event(key));
     }
 
@@ -89,7 +95,8 @@ impl Model {
         }
         let sub = self.new_sub(key, &on.name, service, extras.clone());
         let echo = Some(on.name.clone());
-        self.take_in_hand(key, "subscribe", Stage::Authorizing, echo, extras, Some(sub));
+        let hand = Hand::new("subscribe", Stage::Authorizing);
+        self.take_in_hand(key, Hand { echo, extras, sub: Some(sub), ..hand });
         self.call_for(key, Hook::Authorizer, None);
     }
 
@@ -101,7 +108,8 @@ impl Model {
             return self.refuse_event(key, "message", on, extras, error);
         }
         let echo = Some(on.name.clone());
-        self.take_in_hand(key, "message", Stage::OnMessage, echo, extras, existing);
+        let hand = Hand::new("message", Stage::OnMessage);
+        self.take_in_hand(key, Hand { echo, extras, sub: existing, ..hand });
         self.call_for(key, Hook::OnMessage, Some(data));
     }
 
@@ -110,11 +118,12 @@ impl Model {
         let extras = self.extras(existing, on);
         let echo = Some(on.name.clone());
         if existing.is_some() {
-            let stage = Stage::BeforeUnsubscribe;
-            self.take_in_hand(key, "unsubscribe", stage, echo, extras, existing);
+            let hand = Hand::new("unsubscribe", Stage::BeforeUnsubscribe);
+            self.take_in_hand(key, Hand { echo, extras, sub: existing, ..hand });
             self.call_for(key, Hook::BeforeUnsubscribe, None);
         } else if let Some(extras) = self.adopt_expiring(key, &on.name) {
-            self.take_in_hand(key, "unsubscribe", Stage::AwaitingExpiry, echo, extras, None);
+            let hand = Hand::new("unsubscribe", Stage::AwaitingExpiry);
+            self.take_in_hand(key, Hand { echo, extras, ..hand });
         } else {
             let error = "Subscription does not exist.";
             self.refuse_event(key, "unsubscribe", on, extras, error);
@@ -132,18 +141,9 @@ impl Model {
         names.iter().filter_map(given).collect()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what an event is, each part told apart")]
-    fn take_in_hand(
-        &mut self,
-        key: SessionKey,
-        event: &'static str,
-        stage: Stage,
-        echo: Option<String>,
-        extras: Fields,
-        sub: Option<SubKey>,
-    ) {
+    fn take_in_hand(&mut self, key: SessionKey, hand: Hand) {
         if let Some(session) = self.sessions.get_mut(&key) {
-            session.hand = Some(Hand { stage, event, echo, extras, sub, data: None });
+            session.hand = Some(hand);
         }
     }
 
@@ -159,8 +159,8 @@ impl Model {
         let is_confirmed = |sub: &SubKey| matches!(subs[sub].phase, Phase::Confirmed);
         let Some(sub) = session.subs.iter().copied().rfind(is_confirmed) else { return false };
         self.detach(sub);
-        let stage = Stage::FarewellBefore;
-        self.take_in_hand(key, "unsubscribe", stage, None, Fields::new(), Some(sub));
+        let hand = Hand::new("unsubscribe", Stage::FarewellBefore);
+        self.take_in_hand(key, Hand { sub: Some(sub), ..hand });
         self.call_for(key, Hook::BeforeUnsubscribe, None);
         true
     }

@@ -24,14 +24,22 @@ const NUMBERS: [(&str, Option<f64>); 10] = [
 
 const KEYS: [&str; 6] = ["null", "\"k\"", "1", "1.0", "\"\"", "\"long\""];
 
-/// A random message: the channel it goes to, and itself.
-pub fn message(number: usize, rules: &Rules, dice: &mut Dice) -> (String, Rc<Publication>) {
-    let channel = format!("{}.{}", dice.pick(&rules.services).name, dice.pick(&TOPICS));
-    let name = if dice.chance(8) {
-        format!("{}.{}", dice.pick(&rules.services).name, dice.pick(&TOPICS))
-    } else {
-        channel.clone()
+/// A random message: the channel it goes to, mostly one of those in use, and itself.
+pub fn message(
+    number: usize,
+    used: &[String],
+    rules: &Rules,
+    dice: &mut Dice,
+) -> (String, Rc<Publication>) {
+    let any = |dice: &mut Dice| {
+        if used.is_empty() || dice.chance(20) {
+            format!("{}.{}", dice.pick(&rules.services).name, dice.pick(&TOPICS))
+        } else {
+            dice.pick(used).clone()
+        }
     };
+    let channel = any(dice);
+    let name = if dice.chance(8) { any(dice) } else { channel.clone() };
     if dice.chance(5) {
         return (channel, Rc::new(useless(&name, dice)));
     }

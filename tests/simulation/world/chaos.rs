@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use socketshark::ports::{Core, Door};
+use socketshark::ports::{Core, Door, Input};
 
 use super::pipe::{Chunk, End, Peer, Pipe, PipeId};
 use super::{Happening, World, addresses};
@@ -16,9 +16,10 @@ impl World<'_> {
             if self.exited.is_some() {
                 return;
             }
-            match self.dice.below(10) {
-                0 | 1 => self.fault(),
-                2..=4 => self.publish_some(),
+            match self.dice.below(50) {
+                0..10 => self.fault(),
+                10..25 => self.publish_some(),
+                25 => self.reload(),
                 _ => self.client_deed(),
             }
             let pause = match self.dice.below(4) {
@@ -30,8 +31,18 @@ impl World<'_> {
         }
     }
 
+    /// The configuration is read again, and nothing has changed; or it cannot be read.
+    fn reload(&mut self) {
+        self.note("reload");
+        let result = match self.dice.below(2) {
+            0 => Ok(Box::new(self.rules.config())),
+            _ => Err(vec!["no JSON".to_owned()]),
+        };
+        self.step(&Cause::Other, Input::Reload(result));
+    }
+
     fn publish_some(&mut self) {
-        let many = if self.has(Fault::Storms) && self.dice.chance(20) { 30 } else { 1 };
+        let many = if self.has(Fault::Storms) && self.dice.chance(20) { 30 } else { 2 };
         for _ in 0..self.dice.between(1, many) {
             self.publish();
         }
@@ -88,7 +99,9 @@ impl World<'_> {
     fn cut_some(&mut self) {
         let Some(id) = self.some_pipe() else { return };
         let end = *self.dice.pick(&[End::Fin, End::Reset]);
-        if !matches!(self.pipes[&id].peer, Peer::Redis(_)) || self.has(Fault::Redis) {
+        // Losing Redis sends everybody away: seldom, so that there is something to lose.
+        let is_redis = matches!(self.pipes[&id].peer, Peer::Redis(_));
+        if !is_redis || (self.has(Fault::Redis) && self.dice.chance(20)) {
             self.cut(id, end);
         }
     }
@@ -115,9 +128,11 @@ impl World<'_> {
         }
     }
 
-    /// A peer reads nothing for a while.
+    /// A peer reads nothing for a while, mostly a client.
     fn stall_some(&mut self) {
-        let Some(id) = self.some_pipe() else { return };
+        let client = self.dice.below(self.clients.len());
+        let client = self.clients[client].pipe.filter(|_| self.dice.chance(70));
+        let Some(id) = client.or_else(|| self.some_pipe()) else { return };
         if let Some(pipe) = self.pipes.get_mut(&id) {
             pipe.stalled = true;
             let (peer, conn) = (pipe.peer, pipe.conn);
@@ -125,9 +140,18 @@ impl World<'_> {
         }
         let delay = self.dice.millis(10, 5_000);
         self.plan(delay, Happening::Unstall(id));
+        if client.is_some() && self.dice.chance(40) {
+            // What comes meanwhile has to wait.
+            for _ in 0..40 {
+                self.publish();
+            }
+        }
     }
 
     fn hurt_redis(&mut self) {
+        if self.dice.chance(50) {
+            return;
+        }
         let index = self.dice.below(self.servers.len());
         match self.dice.below(3) {
             0 => {

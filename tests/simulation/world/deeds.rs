@@ -28,7 +28,7 @@ impl World<'_> {
                     self.send(pipe, vec![chunk]);
                 }
             }
-            10..12 => {
+            10..25 if self.clients[index].mute || self.dice.chance(15) => {
                 let chunk = self.clients[index].odd_pong(&mut self.dice);
                 self.send(pipe, vec![chunk]);
             }
@@ -61,7 +61,9 @@ impl World<'_> {
     /// Somebody publishes something at one of the Redis servers.
     pub(super) fn publish(&mut self) {
         self.published += 1;
-        let (channel, message) = message(self.published, &self.rules, &mut self.dice);
+        let mut used: Vec<String> = self.engine.channels().into_iter().map(str::to_owned).collect();
+        used.sort_unstable();
+        let (channel, message) = message(self.published, &used, &self.rules, &mut self.dice);
         let server = self.dice.below(self.servers.len());
         for (pipe, chunk) in self.servers[server].publish(&channel, &message) {
             self.send(pipe, vec![chunk]);

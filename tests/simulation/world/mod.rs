@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use socketshark::arena::ConnId;
-use socketshark::config;
 use socketshark::conn::calls::CallId;
 use socketshark::engine::{Engine, Setup};
 use socketshark::message::Hook;
@@ -130,14 +129,13 @@ impl<'t> World<'t> {
     fn new(params: Params, trace: &'t mut Trace) -> World<'t> {
         let mut dice = Dice::new(params.seed);
         let rules = Rc::new(Rules::of(&params, &mut dice));
-        let config = config::parse(&rules.json(), &|_| None).expect("the rules are in order");
         let setup = Setup { seed: dice.number(), pid: 1, terminal: false };
         let servers = rules.redis.iter();
         let servers = servers.map(|it| Server::new(it.password.clone(), it.prefix.clone()));
         World {
             clients: (0..params.clients).map(Client::new).collect(),
             servers: servers.collect(),
-            engine: Engine::new(Rc::new(config), setup),
+            engine: Engine::new(Rc::new(rules.config()), setup),
             model: Model::new(rules.clone()),
             now: Now { mono: Instant::ZERO, wall: Wall(EPOCH) },
             params,

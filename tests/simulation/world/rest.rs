@@ -8,7 +8,7 @@ use socketshark::ports::{Core, Input};
 
 use super::World;
 use super::pipe::{Chunk, End, Peer};
-use crate::model::Cause;
+use crate::model::{Cause, Serving};
 use crate::swarm::REDIS_PING_TIMEOUT;
 
 /// The longest time that anything periodic takes.
@@ -111,9 +111,12 @@ impl World<'_> {
     }
 
     fn stop(&mut self) {
-        if self.exited.is_none() {
+        // A second stop would end it at once, with things undone.
+        if self.exited.is_none() && self.model.serving != Serving::Stopping {
             self.note("stop");
             self.step(&Cause::Stop, Input::Stop);
+        }
+        if self.exited.is_none() {
             self.live_for(Duration::from_secs(300));
         }
         assert_eq!(self.exited, Some(0), "a stop comes to its end");
@@ -123,6 +126,10 @@ impl World<'_> {
         assert!(self.model.is_at_rest(), "sessions, subscriptions and callbacks have ended");
         assert_eq!(self.engine.left_over(), LeftOver::default(), "nothing is left");
         assert!(self.engine.channels().is_empty(), "no channel is left");
+        let metrics = self.engine.metrics();
+        let counts = [metrics.connections, metrics.subscriptions];
+        let calls = [metrics.callbacks_in_flight, metrics.callbacks_queued];
+        assert_eq!((counts, calls), ([0; 2], [0; 2]), "what is counted has gone");
         if let Some(status) = self.exited {
             assert_eq!(status, 0, "the end was in order");
             return;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use socketshark::arena::ConnId;
-use socketshark::ports::{Core, Input};
+use socketshark::ports::{Core, Input, Kind};
 use socketshark::time::{Instant, Wall, soonest};
 
 use super::pipe::{End, Next, Peer, PipeId};
@@ -11,6 +11,9 @@ use super::{Happening, World};
 use crate::marks::Mark;
 use crate::model::Cause;
 use crate::swarm::Fault;
+
+/// No frame that clients get here is longer.
+const LONGEST_FRAME: usize = 1_000;
 
 /// Turns without time going on, after which nothing will ever go on.
 const TURNS_MAX: usize = 20_000;
@@ -209,7 +212,18 @@ impl World<'_> {
             self.engine.written(self.now, conn, written);
         }
         self.after(&Cause::Other, None);
+        self.check_queue(conn);
         self.emptied(conn);
+    }
+
+    /// A client that takes nothing does not gather more than the limit. One message of any size
+    /// may wait, and last words.
+    fn check_queue(&self, conn: ConnId) {
+        let is_client = self.engine.kind(conn) == Some(Kind::Client);
+        if let Some(outbox) = self.engine.outbox(conn).filter(|_| is_client) {
+            let most = self.rules.limits.send_queue + LONGEST_FRAME;
+            assert!(outbox.bytes() <= most, "{conn}: {} bytes wait", outbox.bytes());
+        }
     }
 
     /// Shuts down for writing what was to be when nothing waited any more.
