@@ -13,6 +13,15 @@ pub const COMPARED_BYTES_MAX: usize = 4_096;
 /// bytes for each one that `max_subscriptions_per_session` allows, or what one message may hold.
 pub const SUBSCRIPTION_BYTES: usize = 1_024;
 
+/// Bodies of the calls of one service that wait at one origin; past it, a call that has to wait
+/// fails like one past `max_queued_per_host`. A few hundred of the longest events, or the whole
+/// default queue of usual ones.
+pub const QUEUED_BYTES_MAX: usize = 256 << 20;
+
+/// Events that wait in all sessions together whose clients have gone; past it, those of the next
+/// client that goes are dropped. A client that is there has its own bounds.
+pub const ORPHANED_BYTES_MAX: usize = 64 << 20;
+
 /// Code points of an event's name.
 pub const EVENT_NAME_CHARS_MAX: usize = 40;
 

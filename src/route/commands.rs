@@ -12,7 +12,7 @@ use super::topics::TopicId;
 use super::{Desk, Router, session_of};
 use crate::arena::{ConnId, SessionId, SubscriptionId};
 use crate::config::{Level, Service};
-use crate::limits::SUBSCRIPTION_BYTES;
+use crate::limits::{ORPHANED_BYTES_MAX, SUBSCRIPTION_BYTES};
 use crate::message::{Hook, refusal};
 use crate::metrics::EventLabel;
 use crate::wire::json::{self, Object, ObjectWriter};
@@ -37,9 +37,16 @@ impl Router {
     pub fn departed(&mut self, id: SessionId, handle_waiting: bool, desk: &mut Desk<'_>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.conn = None;
-        if !handle_waiting {
+        let is_too_much = self.orphaned_bytes + session.waiting_bytes > ORPHANED_BYTES_MAX;
+        if handle_waiting && is_too_much && !session.waiting.is_empty() {
+            let line = desk.log.at(desk.now, Level::Warning, "events dropped").session(id);
+            let line = line.number("events", session.waiting.len() as u64);
+            drop(line.text("reason", "too much waits of clients that have gone"));
+        }
+        if !handle_waiting || is_too_much {
             session.drop_waiting();
         }
+        self.orphaned_bytes += session.waiting_bytes;
         let current = session.current.as_ref().and_then(|current| current.subscription);
         let seated: Vec<_> = session.subscriptions.iter().copied().chain(current).collect();
         for id in seated {
@@ -75,6 +82,9 @@ impl Router {
                 break;
             }
             if let Some(text) = session.pop_waiting() {
+                if session.conn.is_none() {
+                    self.orphaned_bytes -= text.len();
+                }
                 self.handle(id, &text, desk);
             } else if session.conn.is_some() || !self.leave_next(id, desk) {
                 break;

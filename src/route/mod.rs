@@ -83,6 +83,8 @@ pub struct Router {
     subscriptions: Arena<SubscriptionTag, Subscription>,
     topics: Topics,
     extras: ExtrasPool,
+    /// Bytes of the events that wait in sessions whose clients have gone.
+    orphaned_bytes: usize,
 }
 
 impl Router {
@@ -182,6 +184,9 @@ impl Router {
         let kept: usize = self.subscriptions.iter().map(kept).sum();
         let counted: usize = self.sessions.iter().map(|(_, session)| session.kept_bytes).sum();
         assert_eq!(counted, kept, "what subscriptions keep is counted");
+        let orphans = self.sessions.iter().filter(|(_, session)| session.conn.is_none());
+        let orphaned: usize = orphans.map(|(_, session)| session.waiting_bytes).sum();
+        assert_eq!(self.orphaned_bytes, orphaned, "what waits of those who have gone is counted");
         for (id, session) in self.sessions.iter() {
             for &subscription in &session.subscriptions {
                 let found = self.subscriptions.get(subscription).expect("sessions list what is");

@@ -57,6 +57,9 @@ impl Calls {
             };
             let resting = self.deadlines.iter().filter(|&(_, due)| is_resting(due)).count();
             assert_eq!(lane.resting, resting, "rests end");
+            let ours = self.calls.iter().filter(|(_, call)| call.lane == id);
+            let bytes: usize = ours.map(|(_, call)| call.body.len()).sum();
+            assert_eq!(lane.bytes, bytes, "bytes are counted");
             for call in lane.queued() {
                 let call = self.calls.get(call).expect("a queued call has not ended");
                 assert_eq!(call.lane, id, "calls keep to their lane");

@@ -8,6 +8,7 @@ use super::CallId;
 use super::pool::Pools;
 use crate::config::HttpConfig;
 use crate::config::url::Origin;
+use crate::limits::QUEUED_BYTES_MAX;
 use crate::message::Hook;
 
 /// All lanes; they are called by their index.
@@ -35,6 +36,8 @@ pub struct Lane {
     pub under_way: usize,
     /// Calls between two tries.
     pub resting: usize,
+    /// Bytes of the bodies of all its calls that have not ended.
+    pub bytes: usize,
     /// Calls that have rested: they go before those that have not been tried.
     again: VecDeque<CallId>,
     fresh: VecDeque<CallId>,
@@ -59,6 +62,7 @@ impl Lanes {
                 pool: pools.find(origin),
                 under_way: 0,
                 resting: 0,
+                bytes: 0,
                 again: VecDeque::new(),
                 fresh: VecDeque::new(),
                 jammed: false,
@@ -87,14 +91,16 @@ impl Lane {
         self.resting + self.again.len() + self.fresh.len()
     }
 
-    /// Whether another call may come.
-    pub fn admits(&self, hook: Hook, http: &HttpConfig) -> bool {
+    /// Whether another call may come, with a body of so many bytes.
+    pub fn admits(&self, hook: Hook, bytes: usize, http: &HttpConfig) -> bool {
         let (waiting, most) = (self.waiting(), http.max_queued_per_host);
+        let is_long = self.bytes + bytes > QUEUED_BYTES_MAX;
         let has_slot = self.under_way < http.max_connections_per_host.max(1);
         match hook {
             _ if has_slot => true,
             // A service that is not told of a leaving keeps it on its books for good.
             Hook::BeforeUnsubscribe | Hook::OnUnsubscribe => true,
+            _ if is_long => false,
             // The next one comes anyway.
             Hook::OnHeartbeat => waiting < most && 2 * waiting < most,
             _ => waiting < most,

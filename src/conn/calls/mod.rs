@@ -81,10 +81,11 @@ impl Calls {
         let origin = &call.url.origin;
         let lane_id = self.lanes.find(&call.lane, call.hook, origin, &mut self.pools);
         let lane = self.lanes.get_mut(lane_id);
-        if !lane.admits(call.hook, ctx.http) {
+        if !lane.admits(call.hook, call.body.len(), ctx.http) {
             let is_news = lane.refuse();
             return self.refuse(call, is_news, ctx);
         }
+        lane.bytes += call.body.len();
         lane.push(self.calls.insert(Pending {
             owner: call.owner,
             hook: call.hook,
@@ -185,7 +186,7 @@ impl Calls {
     /// made in any case.
     pub fn is_full(&self, service: &str, http: &HttpConfig) -> bool {
         let is_full =
-            |lane: &Lane| &*lane.name == service && !lane.admits(Hook::BeforeSubscribe, http);
+            |lane: &Lane| &*lane.name == service && !lane.admits(Hook::BeforeSubscribe, 0, http);
         self.lanes.iter().any(is_full)
     }
 

@@ -217,8 +217,9 @@ impl Calls {
         result: CallResult,
         ctx: &mut CallContext<'_>,
     ) {
-        let Pending { owner, hook, lane, began, .. } =
+        let Pending { owner, hook, lane, began, body, .. } =
             self.calls.remove(call).expect("a call ends once");
+        self.lanes.get_mut(lane).bytes -= body.len();
         let took = ctx.now.mono.since(began);
         ctx.metrics.callback(&self.lanes.get(lane).name, hook, result, took);
         self.finished.push_back((owner, answer));

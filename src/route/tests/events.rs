@@ -1,6 +1,7 @@
 //! The events of one session: one at a time, in order, with back-pressure; pings; the log.
 
 use super::*;
+use crate::limits::ORPHANED_BYTES_MAX;
 
 fn slow() -> Bench {
     Bench::new(&format!(
@@ -185,4 +186,25 @@ fn a_session_that_is_gone_takes_no_events() {
     assert_eq!(bench.router.sessions(), 0);
     assert!(!bench.send(client, &ping(1)));
     bench.depart(client, true);
+}
+
+#[test]
+fn what_waits_of_those_who_have_gone_is_bounded() {
+    let mut bench = Bench::new(&format!(
+        r#"{{"LIMITS": {{"max_message_bytes": 50000000}}, "SERVICES": {{{}}}}}"#,
+        service("s", "on_message", "")
+    ));
+    let long = format!("{{\"event\":\"x\",\"a\":\"{}\"}}", "x".repeat(ORPHANED_BYTES_MAX / 3));
+    let clients: Vec<_> = (0..4).map(|_| bench.subscriber(&["s.a"])).collect();
+    for &client in &clients {
+        bench.send(client, &on("message", "s.a"));
+        bench.send(client, &long);
+        bench.depart(client, true);
+    }
+    let log = bench.log.take();
+    assert_eq!(log.matches("events dropped").count(), 2, "{log}");
+    for _ in clients {
+        bench.answer(OK);
+    }
+    bench.settle();
 }

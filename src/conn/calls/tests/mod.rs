@@ -75,11 +75,19 @@ impl World {
     /// Starts a call; its number comes back with its answer.
     fn start(&mut self, lane: &str, hook: Hook, url: &Rc<Url>) -> usize {
         let session = self.sessions.insert(());
-        let n = session.index();
-        let body = format!("{{\"n\":{n}}}").into_bytes();
+        let body = format!("{{\"n\":{}}}", session.index()).into_bytes();
         let (lane, url, owner) = (lane.into(), url.clone(), Owner::Event(session));
         self.input(|calls, ctx| calls.start(Call { lane, hook, url, body, owner }, ctx));
-        n
+        session.index()
+    }
+
+    /// A call of `books` with a body of this length; nobody looks at what it says.
+    fn long(&mut self, hook: Hook, bytes: usize) -> usize {
+        let session = self.sessions.insert(());
+        let (lane, url, owner) = ("books".into(), url(), Owner::Event(session));
+        let body = vec![0; bytes];
+        self.input(|calls, ctx| calls.start(Call { lane, hook, url, body, owner }, ctx));
+        session.index()
     }
 
     fn message(&mut self, url: &Rc<Url>) -> usize {

@@ -1,6 +1,7 @@
 //! Slots, queues and what is refused.
 
 use super::*;
+use crate::limits::QUEUED_BYTES_MAX;
 
 #[test]
 fn slots_are_each_lanes_own() {
@@ -35,6 +36,25 @@ fn the_queue_keeps_order() {
             (_, request) = world.reuse();
         }
     }
+}
+
+#[test]
+fn a_queue_is_full_by_its_bytes_too() {
+    let mut world = World::with(|http| http.max_connections_per_host = 1);
+    let most = QUEUED_BYTES_MAX;
+    world.message(&url());
+    assert!(!world.calls.is_full("books", &world.http));
+    world.long(Hook::OnMessage, most / 2);
+    let over = world.long(Hook::OnMessage, most / 2);
+    assert_eq!(world.ended_calls(), [(over, false)]);
+    world.message(&url());
+    world.long(Hook::OnUnsubscribe, most / 2);
+    assert_eq!(world.ended_calls(), [], "a short one fits in, a farewell always");
+    assert!(
+        world.calls.is_full("books", &world.http) && !world.calls.is_full("films", &world.http)
+    );
+    let over = world.message(&url());
+    assert_eq!(world.ended_calls(), [(over, false)]);
 }
 
 #[test]
