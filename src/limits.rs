@@ -56,8 +56,16 @@ pub const LINGER_BYTES_MAX: usize = 2 << 20;
 /// Bytes of the one buffer that all sockets are read into.
 pub const SCRATCH_BYTES: usize = 65_536;
 
-/// Bytes taken from one Redis or service in one turn of the loop.
+/// Bytes taken from one Redis in one turn of the loop.
 pub const READ_BYTES_PER_TURN: usize = 4 * SCRATCH_BYTES;
+
+/// Bytes taken from one callback's connection in one turn: a service may have 64 of them that send
+/// as fast as they can.
+pub const ANSWER_READ_BYTES_PER_TURN: usize = 16_384;
+
+/// Bytes of answers that are understood in one turn; after that, no more answers are read. (The one
+/// that goes over it may have any size.)
+pub const ANSWER_BYTES_PER_TURN: usize = 262_144;
 
 /// Bytes taken from one client in one turn, but for the rest of a longer frame: at most 700 events
 /// of no content, which cost the others less than a millisecond.

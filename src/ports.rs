@@ -37,7 +37,7 @@ pub trait Core {
     /// connection that is closed.
     fn wants_read(&self, conn: ConnId) -> bool;
 
-    /// Bytes to be read from a connection in one turn.
+    /// Bytes to be read from a connection in this turn; 0: none, but in a later one.
     fn appetite(&self, conn: ConnId) -> usize;
 
     /// The process's own figures, after `Output::Scrape`.

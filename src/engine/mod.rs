@@ -211,8 +211,11 @@ impl Core for Engine {
     }
 
     fn appetite(&self, conn: ConnId) -> usize {
-        let slot = self.clients.get(conn);
-        slot.map_or(READ_BYTES_PER_TURN, |slot| slot.client.appetite())
+        match (self.ports.kind(conn), self.clients.get(conn)) {
+            (Some(Kind::Callback), _) => self.calls.appetite(),
+            (_, Some(slot)) => slot.client.appetite(),
+            _ => READ_BYTES_PER_TURN,
+        }
     }
 
     fn scrape(&mut self, now: Now, conn: ConnId, figures: &ProcessFigures) {

@@ -383,6 +383,10 @@ impl<C: Core> Shell<C> {
 
     fn read_socket(&mut self, conn: ConnId) -> Result<(), String> {
         let mut budget = self.core.appetite(conn);
+        if budget == 0 {
+            self.sockets.read_later(conn);
+            return Ok(());
+        }
         while self.core.wants_read(conn) {
             let room = budget.min(self.scratch.len());
             let input = match self.sockets.read(conn, &mut self.scratch[..room]) {

@@ -16,6 +16,7 @@ use super::deadlines::Deadlines;
 use super::names::Names;
 use crate::arena::{Arena, ConnId, ConnTag, Table};
 use crate::config::{HttpConfig, Url};
+use crate::limits::{ANSWER_BYTES_PER_TURN, ANSWER_READ_BYTES_PER_TURN};
 use crate::log::Log;
 use crate::message::{Answer, Call, Hook, Owner};
 use crate::metrics::Metrics;
@@ -71,6 +72,8 @@ pub struct Calls {
     names: Names<ConnId>,
     deadlines: Deadlines<Due>,
     finished: VecDeque<(Owner, Answer)>,
+    /// Bytes of answers that were understood in this turn.
+    understood: usize,
     /// Where requests are encoded.
     scratch: Vec<u8>,
 }
@@ -157,8 +160,15 @@ impl Calls {
         }
     }
 
-    /// Does what is due by now.
+    /// Bytes to be read from a connection in this turn; 0: none.
+    pub fn appetite(&self) -> usize {
+        let is_full = self.understood > ANSWER_BYTES_PER_TURN;
+        if is_full { 0 } else { ANSWER_READ_BYTES_PER_TURN }
+    }
+
+    /// Does what is due by now, at the end of a turn.
     pub fn due(&mut self, ctx: &mut CallContext<'_>) {
+        self.understood = 0;
         while let Some((at, due)) = self.deadlines.pop_due(ctx.now.mono) {
             match due {
                 Due::Again(call) => {

@@ -142,6 +142,7 @@ impl Calls {
                 self.fail(&exchange, &Failure::Broken(why), ctx);
             }
             End::Answered(response) => {
+                self.understood += response.body.len();
                 if response.reusable {
                     self.rest(conn, ctx);
                 } else {

@@ -1,6 +1,7 @@
 //! Dialling, keeping and reusing connections.
 
 use super::*;
+use crate::limits::{ANSWER_BYTES_PER_TURN, ANSWER_READ_BYTES_PER_TURN};
 
 #[test]
 fn a_call_is_sent_and_answered_and_the_connection_kept() {
@@ -246,6 +247,21 @@ fn idle_connections_go_when_they_must() {
     world.input(|calls, ctx| calls.close_idle(ctx));
     assert!(!world.is_open(conn), "not wanted");
     assert!(world.ports.is_empty());
+}
+
+#[test]
+fn a_turn_takes_little_and_no_more_once_it_has_understood_much() {
+    let mut world = World::new();
+    assert_eq!(world.calls.appetite(), ANSWER_READ_BYTES_PER_TURN);
+    world.message(&url());
+    let (conn, _) = world.accept();
+    let body = format!("{{\"a\":\"{}\"}}", "x".repeat(ANSWER_BYTES_PER_TURN));
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    world.receive(conn, &format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()));
+    assert_eq!(world.calls.unfinished(), 0, "understood");
+    assert_eq!(world.calls.appetite(), 0);
+    world.input(|calls, ctx| calls.due(ctx));
+    assert_eq!(world.calls.appetite(), ANSWER_READ_BYTES_PER_TURN);
 }
 
 #[test]
