@@ -55,7 +55,7 @@ pub struct Outbox {
     turn: Turn,
     /// No frame may follow: the last words are queued.
     sealed: bool,
-    /// What is written of it counts as sent to a client.
+    /// A client is at the other end: what is written counts as sent to clients.
     is_client: bool,
 }
 
@@ -126,6 +126,11 @@ impl Outbox {
     /// Bytes that wait because the socket takes no more; none while it has not had its chance.
     pub fn blocked_bytes(&self) -> usize {
         if self.turn == Turn::Blocked { self.bytes } else { 0 }
+    }
+
+    /// Whether a client is at the other end.
+    pub fn is_client(&self) -> bool {
+        self.is_client
     }
 
     pub fn is_sealed(&self) -> bool {

@@ -259,15 +259,22 @@ impl Engine {
 
     /// Something was written: a closing connection may be done.
     pub(super) fn flushed(&mut self, conn: ConnId) {
-        if self.ports.kind(conn) == Some(Kind::Broker) {
-            return self.broker_flushed(conn);
+        let Some(outbox) = self.ports.mail.outbox(conn) else { return };
+        // In a fan-out this is asked for each receiver: nothing else is looked up for a client.
+        if !outbox.is_client() {
+            return self.other_flushed(conn);
         }
-        let done =
-            self.ports.mail.outbox(conn).is_some_and(|out| out.is_sealed() && out.is_empty());
+        let done = outbox.is_sealed() && outbox.is_empty();
         if done && let Some(slot) = self.clients.get_mut(conn) {
             let session = slot.session;
             slot.client.flushed(&mut client_context!(self, conn, session));
             self.tend(conn);
+        }
+    }
+
+    fn other_flushed(&mut self, conn: ConnId) {
+        if self.ports.kind(conn) == Some(Kind::Broker) {
+            self.broker_flushed(conn);
         }
     }
 
