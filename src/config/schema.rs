@@ -36,7 +36,7 @@ pub fn parse(
 }
 
 fn everything(top: &mut Section<'_, '_>, config: &mut Config) {
-    top.get("BACKEND", choice(&[("websockets", ())]));
+    top.get("BACKEND", text);
     top.set("WS_HOST", &mut config.ws_host, text);
     top.set("WS_PORT", &mut config.ws_port, port_or_text);
     top.get("WS_SSL", ws_ssl);
@@ -202,15 +202,7 @@ fn service<'a>(reader: &mut Reader<'a>, node: &Node<'a>, name: String) -> Servic
         s.set("require_authentication", &mut service.require_authentication, flag);
         s.set("authorizer_fields", &mut service.authorizer_fields, list(text));
         service.authorization_renewal_period = s.get("authorization_renewal_period", period);
-        let renewal_period = service.authorization_renewal_period;
-        let jitter = |reader: &mut Reader<'a>, node: &Node<'a>| {
-            let jitter = wait(reader, node)?;
-            if renewal_period.is_some_and(|period| jitter > period) {
-                return reader.refuse(node, "must be at most authorization_renewal_period");
-            }
-            Some(jitter)
-        };
-        s.set("authorization_renewal_jitter", &mut service.authorization_renewal_jitter, jitter);
+        s.set("authorization_renewal_jitter", &mut service.authorization_renewal_jitter, wait);
         s.set("authorization_grace", &mut service.authorization_grace, wait);
         s.set("extra_fields", &mut service.extra_fields, list(text));
         s.set("filter_fields", &mut service.filter_fields, list(text));

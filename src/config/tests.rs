@@ -69,6 +69,7 @@ fn an_empty_object_gives_the_defaults() {
             "max_header_bytes": 16384, "shutdown_timeout": 30},
         "BROKER": null}"#;
     assert_eq!(read(defaults), Config::default());
+    assert_eq!(read(r#"{"BACKEND": "another"}"#), Config::default());
 }
 
 /// Reads the text and checks that it did to the defaults what `change` does.
@@ -225,7 +226,7 @@ fn a_service_takes_all_its_keys_and_null_for_each() {
         "SERVICES": {
             "zoo": {"require_authentication": false, "authorizer": "http://a/1",
                 "authorizer_fields": ["f"], "authorization_renewal_period": 60,
-                "authorization_renewal_jitter": 60, "authorization_grace": 1.5,
+                "authorization_renewal_jitter": 90, "authorization_grace": 1.5,
                 "extra_fields": ["e"], "filter_fields": ["g"],
                 "before_subscribe": "http://a/2", "on_subscribe": "http://a/3",
                 "on_message": "http://a/4", "before_unsubscribe": "http://a/5",
@@ -251,7 +252,7 @@ fn a_service_takes_all_its_keys_and_null_for_each() {
         name: "zoo".into(),
         authorizer_fields: vec!["f".to_owned()],
         authorization_renewal_period: Some(seconds(60.0)),
-        authorization_renewal_jitter: seconds(60.0),
+        authorization_renewal_jitter: seconds(90.0),
         authorization_grace: seconds(1.5),
         extra_fields: vec!["e".to_owned()],
         filter_fields: vec!["g".to_owned()],
@@ -348,7 +349,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "AUTHENTICATION.ticket.auth_fields: missing; this key is required here",
     ),
     // Types and ranges.
-    (r#"{"BACKEND": "tornado"}"#, r#"BACKEND: must be "websockets""#),
+    (r#"{"BACKEND": 1}"#, "BACKEND: must be a string"),
     (r#"{"WS_HOST": 1}"#, "WS_HOST: must be a string"),
     (r#"{"WS_HOST": null}"#, "WS_HOST: must be a string"),
     (r#"{"WS_HOST": "\ud800"}"#, "WS_HOST: has a \\u escape that is half of a surrogate pair"),
@@ -433,12 +434,6 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         r#"{"SERVICES": {"a": {"extra_fields": ["x", 1]}}}"#,
         "SERVICES.a.extra_fields[1]: must be a string",
-    ),
-    (
-        r#"{"SERVICES": {"a": {"authorization_renewal_jitter": 11,
-                "authorization_renewal_period": 10}}}"#,
-        "SERVICES.a.authorization_renewal_jitter: must be at most \
-             authorization_renewal_period",
     ),
     (
         r#"{"SERVICES": {"a": {"on_message": "h/x"}}}"#,
