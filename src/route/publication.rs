@@ -32,7 +32,8 @@ impl Options {
     }
 }
 
-/// A number, boolean or string as Python's `float()` reads it; NaN counts as unreadable.
+/// A number, boolean or string as Python's `float()` reads it; NaN counts as unreadable, and so
+/// does a whole number beyond all doubles (`1e400` has an exponent and is infinite).
 fn read_float(raw: &str) -> Option<f64> {
     let number = match raw {
         "true" => 1.0,
@@ -40,7 +41,13 @@ fn read_float(raw: &str) -> Option<f64> {
         _ if raw.starts_with('"') => python_float(&json::string(raw)?)?,
         _ => raw.parse().ok()?,
     };
-    (!number.is_nan()).then_some(number)
+    let is_beyond = number.is_infinite() && is_whole(raw);
+    (!number.is_nan() && !is_beyond).then_some(number)
+}
+
+/// Whether this is a number of digits alone.
+fn is_whole(raw: &str) -> bool {
+    raw.strip_prefix('-').unwrap_or(raw).bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Why a text from Redis is no publication.
@@ -129,6 +136,15 @@ mod tests {
         assert_eq!(options(r#"{"order":null}"#).0, None);
         assert_eq!(options(r#"{"order":[1]}"#).0, None);
         assert_eq!(options(r#"{"order":1e400}"#).0.map(|(n, _)| n), Some(f64::INFINITY));
+        let digits = "9".repeat(400);
+        for beyond in [digits.clone(), format!("-{digits}")] {
+            assert_eq!(
+                options(&format!("{{\"order\":{beyond},\"throttle\":{beyond}}}")),
+                (None, None)
+            );
+        }
+        let text = options(&format!("{{\"order\":\"{digits}\"}}"));
+        assert_eq!(text.0.map(|(n, _)| n), Some(f64::INFINITY));
         assert_eq!(options(r#"{"throttle":"0.5"}"#).1, Some(0.5));
     }
 }
