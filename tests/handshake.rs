@@ -220,6 +220,20 @@ fn connections_have_a_number() {
     });
 }
 
+#[test]
+fn those_who_were_turned_away_take_no_place() {
+    let limits = json!({ "max_connections": 1, "close_timeout": 600 });
+    let (router, _redis) = Router::alone(json!({ "LIMITS": limits }));
+    let inside = router.client();
+    let turned_away: Vec<TcpStream> =
+        (0..3).map(|_| TcpStream::connect(("127.0.0.1", router.port)).unwrap()).collect();
+    let refused = r#"socketshark_handshakes_refused_total{reason="too_many"}"#;
+    router.wait_metric(refused, 3.0);
+    inside.close(1000);
+    until_true("the place to be free", || !over(&router));
+    drop(turned_away);
+}
+
 /// Whether the next connection is refused, with 503 or by a bare close.
 fn over(router: &Router) -> bool {
     match Client::handshake(router.port, &request("/", "")) {

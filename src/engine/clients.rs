@@ -51,7 +51,8 @@ impl Engine {
     /// `None`: too many are being refused already.
     pub(super) fn accept_client(&mut self, peer: SocketAddr) -> Option<ConnId> {
         let limits = &self.config.limits;
-        let full = limits.max_connections > 0 && self.clients.len() >= limits.max_connections;
+        let inside = self.clients.len() - self.turned_away;
+        let full = limits.max_connections > 0 && inside >= limits.max_connections;
         let is_proxy = self.config.ws_trusted_proxies.iter().any(|block| block.contains(peer.ip()));
         let refusal = if full {
             Some(Refused::TooMany)
