@@ -85,7 +85,9 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, String> 
             Value(word) if word == "demo" && file.is_none() && !check => {
                 return parse_demo(&mut parser);
             }
-            Value(word) if word == "client-js" => return Ok(Task::Print(CLIENT_JS.to_owned())),
+            Value(word) if word == "client-js" && file.is_none() && !check => {
+                return parse_client_js(&mut parser);
+            }
             other => return Err(other.unexpected().to_string()),
         }
     }
@@ -93,6 +95,15 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, String> 
         Some(file) if check => Ok(Task::Check(file)),
         Some(file) => Ok(Task::Run(file)),
         None => Err("a configuration is needed: -c FILE".to_owned()),
+    }
+}
+
+fn parse_client_js(parser: &mut lexopt::Parser) -> Result<Task, String> {
+    use lexopt::prelude::{Long, Short};
+    match parser.next().map_err(|error| error.to_string())? {
+        None => Ok(Task::Print(CLIENT_JS.to_owned())),
+        Some(Short('h') | Long("help")) => Ok(Task::Print(HELP.to_owned())),
+        Some(other) => Err(other.unexpected().to_string()),
     }
 }
 

@@ -36,7 +36,7 @@ fn help_and_version_go_to_stdout() {
 
 #[test]
 fn wrong_arguments_are_told_and_end_with_2() {
-    let cases: [&[&str]; 9] = [
+    let cases: [&[&str]; 10] = [
         &[],
         &["-c"],
         &["--check"],
@@ -46,6 +46,7 @@ fn wrong_arguments_are_told_and_end_with_2() {
         &["-c", "a", "b"],
         &["--check", "-c"],
         &["demo", "nonsense"],
+        &["client-js", "nonsense"],
     ];
     for arguments in cases {
         let (code, out, err) = run(arguments);
