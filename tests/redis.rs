@@ -4,12 +4,12 @@
 //! - losing it: every way, and what clients and services see
 //! - coming back; or shutting down
 //! - a second Redis
-//! - Redis refusing a channel, or taking its time
+//! - Redis refusing a channel, or taking its time, and what clients hear before
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
@@ -451,6 +451,25 @@ fn a_channel_that_only_one_redis_refuses_is_left_at_the_other() {
     assert!(world.service.all().is_empty());
     alt.command(&["ACL", "SETUSER", "picky", "allchannels"]);
     clients[0].subscribe("books.1");
+}
+
+// What clients hear, and when.
+
+/// Who hears that a subscription has ended does not find it at Redis any more.
+#[test]
+fn redis_is_told_of_an_unsubscribe_before_the_client() {
+    let world = World::books(&[]);
+    let mut client = world.client();
+    let mut redis = TcpStream::connect(("127.0.0.1", world.redis.port)).unwrap();
+    let left = b"*2\r\n$7\r\nbooks.1\r\n:0\r\n";
+    for _ in 0..500 {
+        client.subscribe("books.1");
+        client.unsubscribe("books.1");
+        redis.write_all(b"PUBSUB NUMSUB books.1\r\n").unwrap();
+        let mut answer = vec![0; left.len()];
+        redis.read_exact(&mut answer).unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(left));
+    }
 }
 
 // Slow confirmations.

@@ -20,6 +20,7 @@ use crate::engine::{Engine, Setup};
 use crate::limits::{
     ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, OTHER_ACCEPTS_PER_TURN, SCRAPES_PER_TURN, SCRATCH_BYTES,
 };
+use crate::outbox::Outbox;
 use crate::ports::{Core, Door, Input, Kind, Output};
 use crate::time::{Now, soonest};
 
@@ -166,6 +167,12 @@ struct Shell<C> {
     scratch: Vec<u8>,
     /// Links to Redis whose commands are to be written.
     commands: Vec<ConnId>,
+    /// Bytes of these commands.
+    commanded: usize,
+    /// Whose replies go after them.
+    later: VecDeque<ConnId>,
+    /// Whose replies to what was just read are to be written.
+    answers: VecDeque<ConnId>,
 }
 
 impl<C: Core> Shell<C> {
@@ -224,6 +231,9 @@ impl<C: Core> Shell<C> {
             started: SystemTime::now(),
             scratch: vec![0; SCRATCH_BYTES],
             commands: Vec::new(),
+            commanded: 0,
+            later: VecDeque::new(),
+            answers: VecDeque::new(),
         })
     }
 
@@ -370,14 +380,25 @@ impl<C: Core> Shell<C> {
     }
 
     /// Writes the replies to what was just read, while all that they touch is at hand. Commands to
-    /// Redis wait: those of a turn go together.
+    /// Redis wait: those of a turn go together. Replies that came with some go after them: who
+    /// hears that a subscription has ended may look for it at Redis.
     fn reply(&mut self) {
+        self.collect_prompts();
+        let outboxes = self.commands.iter().filter_map(|&conn| self.core.outbox(conn));
+        let commanded = outboxes.map(Outbox::bytes).sum();
+        if std::mem::replace(&mut self.commanded, commanded) != commanded {
+            return self.later.append(&mut self.answers);
+        }
+        while let Some(conn) = self.answers.pop_front() {
+            self.flush_socket(conn);
+            self.collect_prompts();
+        }
+    }
+
+    fn collect_prompts(&mut self) {
         while let Some(conn) = self.core.next_prompt() {
-            if matches!(self.core.kind(conn), Some(Kind::Redis(_))) {
-                self.commands.push(conn);
-            } else {
-                self.flush_socket(conn);
-            }
+            let is_redis = matches!(self.core.kind(conn), Some(Kind::Redis(_)));
+            if is_redis { self.commands.push(conn) } else { self.answers.push_back(conn) }
         }
     }
 
@@ -478,9 +499,13 @@ impl<C: Core> Shell<C> {
 
     /// Writes what waits: all replies, and of fan-outs as much as a turn may take.
     fn flush(&mut self) {
-        while let Some(conn) = self.commands.pop().or_else(|| self.core.next_prompt()) {
+        loop {
+            self.collect_prompts();
+            let next = self.commands.pop().or_else(|| self.later.pop_front());
+            let Some(conn) = next.or_else(|| self.answers.pop_front()) else { break };
             self.flush_socket(conn);
         }
+        self.commanded = 0;
         for _ in 0..BULK_WRITES_PER_TURN {
             let Some(conn) = self.core.next_bulk() else { break };
             self.flush_socket(conn);
