@@ -167,6 +167,8 @@ pub enum Output {
     Say(Rc<str>),
     /// End the process with this status.
     Exit(i32),
+    /// The same with status 1, and what the log does not say: one line for stderr.
+    Fail(String),
 }
 
 /// The core's side of all sockets.

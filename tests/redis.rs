@@ -50,7 +50,24 @@ fn without_redis_it_does_not_start() {
         Router::launch(config_with(&redis, json!({ "REDIS": { "connect_timeout": 0.5 } })));
     assert_eq!(router.wait_exit(), Some(1));
     let text = router.log_text();
-    assert!(text.contains(&redis.port.to_string()), "the line names the place: {text}");
+    let lines = router.log_lines();
+    let line = lines.last().unwrap();
+    assert_eq!(line["event"], "could not connect to redis");
+    assert_eq!(line["port"], redis.port, "the line names the place: {text}");
+    assert_eq!(line["mend"], "start it, or correct REDIS in the configuration");
+}
+
+/// Who has switched the log off still hears why it ended, in one line.
+#[test]
+fn without_a_log_it_says_why_it_does_not_start() {
+    let mut redis = Redis::start();
+    redis.stop();
+    let over = json!({ "REDIS": { "connect_timeout": 0.5 }, "LOG": { "level": null } });
+    let mut router = Router::launch(config_with(&redis, over));
+    assert_eq!(router.wait_exit(), Some(1));
+    let place = format!("socketshark: cannot reach Redis at 127.0.0.1:{}: ", redis.port);
+    let text = router.log_text();
+    assert!(text.starts_with(&place) && text.lines().count() == 1, "{text}");
 }
 
 #[test]
@@ -235,6 +252,23 @@ fn a_loss_can_be_the_end() {
     assert_eq!(world.router.wait_exit(), Some(0));
     let events = world.router.log_lines();
     assert!(events.iter().any(|line| line["event"] == "done"));
+}
+
+/// The shutdown that the loss began is under way: the first signal does not cut it short.
+#[test]
+fn a_signal_in_the_shutdown_of_a_loss_is_the_first() {
+    let mut world = watched(json!({ "REDIS": { "on_disconnect": "shutdown" } }));
+    let gate = world.service.hold("/before_unsubscribe");
+    let mut client = world.reader("books.1");
+    world.redis.stop();
+    client.expect_close(1012);
+    world.service.wait("/before_unsubscribe", 1);
+    world.router.signal("TERM");
+    world.router.wait_event("stop requested");
+    gate.open();
+    assert_eq!(world.router.wait_exit(), Some(0));
+    assert_eq!(world.service.requests("/on_unsubscribe").len(), 1);
+    assert_eq!(world.router.log_lines().last().unwrap()["event"], "done");
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub struct Engine {
     config: Rc<Config>,
     setup: Setup,
     state: State,
+    /// A signal has asked to stop.
+    stop_requested: bool,
     now: Now,
     ports: Ports,
     timers: Timers,
@@ -113,6 +115,7 @@ impl Engine {
             config,
             setup,
             state: State::Starting,
+            stop_requested: false,
             now: Now::default(),
             ports: Ports::default(),
             timers: Timers::default(),

@@ -95,9 +95,25 @@ impl Engine {
 
     pub(super) fn start_timed_out(&mut self) {
         if self.state == State::Starting {
-            drop(self.log.at(self.now, Level::Critical, "could not connect to redis"));
+            self.tell_no_redis();
             self.exit(1);
         }
+    }
+
+    /// Says what could not be reached and what to do. Who has switched the log off has to hear of
+    /// it all the same.
+    fn tell_no_redis(&mut self) {
+        let Some(link) = self.links.iter().find(|link| !link.is_ready()) else { return };
+        let (host, port) = link.address();
+        let (key, reason) = (link.key(), link.failure().unwrap_or("no answer"));
+        let mend = format!("start it, or correct {key} in the configuration");
+        if !self.log.is_on(Level::Critical) {
+            let problem = format!("cannot reach Redis at {host}:{port}: {reason}; {mend}");
+            return self.ports.ask(Output::Fail(problem));
+        }
+        let line = self.log.at(self.now, Level::Critical, "could not connect to redis");
+        let line = line.text("host", host).number("port", port.into());
+        drop(line.text("reason", reason).text("mend", &mend));
     }
 
     /// A link that was usable is lost: messages may have been missed, and clients must know.
@@ -118,11 +134,15 @@ impl Engine {
 
     pub(super) fn stop_requested(&mut self) {
         match self.state {
-            State::Stopping => self.give_up("stop requested again"),
+            State::Stopping if self.stop_requested => self.give_up("stop requested again"),
             State::Over => {}
-            _ => {
+            state => {
+                self.stop_requested = true;
                 drop(self.log.at(self.now, Level::Info, "stop requested"));
-                self.shut_down(close_code::GOING_AWAY);
+                // A shutdown may be under way already, since Redis was lost.
+                if state != State::Stopping {
+                    self.shut_down(close_code::GOING_AWAY);
+                }
             }
         }
     }

@@ -129,9 +129,12 @@ pub fn drive(core: impl Core, config: Rc<Config>, beside: Beside<'_>) -> Result<
     let mut shell = Shell::open(core, config, beside)?;
     shell.core.start(shell.now);
     loop {
-        if let Some(status) = shell.obey()? {
+        let obeyed = shell.obey();
+        if !matches!(obeyed, Ok(None)) {
             shell.write_log();
             shell.stderr.finish();
+        }
+        if let Some(status) = obeyed? {
             return Ok(status);
         }
         shell.flush();
@@ -463,6 +466,7 @@ impl<C: Core> Shell<C> {
                 // Whoever started this may have stopped listening.
                 Output::Say(text) => drop(io::stdout().lock().write_all(text.as_bytes())),
                 Output::Exit(status) => return Ok(Some(status)),
+                Output::Fail(problem) => return Err(problem),
             }
         }
         Ok(None)

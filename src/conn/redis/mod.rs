@@ -99,6 +99,8 @@ pub struct Link {
     /// Attempts that failed since the link was last ready.
     failures: u32,
     was_ever_ready: bool,
+    /// Why the last attempt failed, or the link was lost.
+    failure: Option<String>,
     events: VecDeque<Event<'static>>,
 }
 
@@ -112,6 +114,7 @@ impl Link {
             started: Instant::ZERO,
             failures: 0,
             was_ever_ready: false,
+            failure: None,
             events: VecDeque::new(),
         }
     }
@@ -133,6 +136,21 @@ impl Link {
 
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready { .. })
+    }
+
+    /// The configuration key that says where this Redis is.
+    pub fn key(&self) -> &'static str {
+        if self.index == 0 { "REDIS" } else { "REDIS_ALT" }
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> (&str, u16) {
+        (&self.host, self.config.port)
+    }
+
+    /// Why the last attempt failed, or the link was lost; never with the password.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// The present connection, from its dialling on.
@@ -329,6 +347,7 @@ impl Link {
     fn fail(&mut self, reason: &dyn fmt::Display, ctx: &mut Context<'_>) {
         let (was_ready, reason) = (self.is_ready(), self.presentable(reason));
         self.log_failure(was_ready, &reason, ctx);
+        self.failure = Some(reason.clone());
         self.disconnect(ctx);
         let doubled = BACKOFF_START.saturating_mul(1 << self.failures.min(16));
         let wait = ctx.random.up_to(doubled.min(self.config.reconnect_max_delay));

@@ -39,6 +39,11 @@ impl World<'_> {
                     self.note(format_args!("exit {status}"));
                     self.exited = Some(status);
                 }
+                Output::Fail(problem) => {
+                    self.note(format_args!("exit 1: {problem}"));
+                    self.exited = Some(1);
+                    return;
+                }
             }
         }
     }
