@@ -3,7 +3,8 @@
 /// Reads a text: white space around it, underscores between digits, exponents, `inf` and `nan` in
 /// any case. `None` where Python would raise `ValueError`.
 pub fn python_float(text: &str) -> Option<f64> {
-    let text = text.trim();
+    // Python counts the four separators of ASCII as white space too.
+    let text = text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c));
     if !text.contains('_') {
         return text.parse().ok();
     }
@@ -23,6 +24,7 @@ mod tests {
         let good = [
             ("1", 1.0),
             (" 1.5\n", 1.5),
+            ("\u{a0}\u{1c}7\u{1f}\u{2003}", 7.0),
             ("1_000.2_5", 1000.25),
             ("1e1_0", 1e10),
             ("+.5", 0.5),
