@@ -156,6 +156,7 @@ fn a_port_that_is_taken_ends_with_1() {
     assert_eq!(router.wait_exit(), Some(1));
     let text = router.log_text();
     assert!(text.contains(&port.to_string()) && text.contains("in use"), "{text}");
+    assert!(text.contains("correct WS_HOST and WS_PORT"), "{text}");
     assert!(!text.contains("panicked"));
 }
 

@@ -145,6 +145,11 @@ pub fn drive(core: impl Core, config: Rc<Config>, beside: Beside<'_>) -> Result<
     }
 }
 
+/// Why a port cannot be opened, and what to do about it.
+fn with_mend(problem: String, keys: &str) -> String {
+    format!("{problem}; end what listens there, or correct {keys} in the configuration")
+}
+
 struct Shell<C> {
     /// Read again on SIGHUP.
     path: Option<PathBuf>,
@@ -188,11 +193,15 @@ impl<C: Core> Shell<C> {
             .map_err(|error| format!("cannot wake the poll: {error}"))?;
         let mut metrics = Listeners::new(METRICS_DOOR);
         if let Some(prometheus) = &config.metrics.prometheus {
-            metrics.open(&prometheus.host, prometheus.port, false, poll.registry())?;
+            metrics
+                .open(&prometheus.host, prometheus.port, false, poll.registry())
+                .map_err(|problem| with_mend(problem, "METRICS.prometheus"))?;
         }
         let mut broker = Listeners::new(BROKER_DOOR);
         if let Some(config) = &config.broker {
-            broker.open(&config.host, config.port, false, poll.registry())?;
+            broker
+                .open(&config.host, config.port, false, poll.registry())
+                .map_err(|problem| with_mend(problem, "BROKER"))?;
         }
         let mut demo = Listeners::new(DEMO_DOOR);
         if let Some(port) = beside.demo {
@@ -485,7 +494,9 @@ impl<C: Core> Shell<C> {
     fn listen(&mut self) -> Result<(), String> {
         let config = self.config.clone();
         let registry = self.poll.registry();
-        self.clients.open(&config.ws_host, config.ws_port, config.ws_reuse_port, registry)?;
+        self.clients
+            .open(&config.ws_host, config.ws_port, config.ws_reuse_port, registry)
+            .map_err(|problem| with_mend(problem, "WS_HOST and WS_PORT"))?;
         if let Some(address) = self.clients.address() {
             self.core.handle(self.now, Input::Listening(address));
         }
