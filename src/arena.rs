@@ -6,11 +6,13 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 
 /// The name of a slot's occupant. `Tag` keeps ids of different arenas apart.
 pub struct Id<Tag> {
     index: u32,
-    generation: u32,
+    /// Never 0, so that an `Option` of an id takes no more room: ids stand in long lists.
+    generation: NonZeroU32,
     of: PhantomData<fn() -> Tag>,
 }
 
@@ -34,7 +36,7 @@ impl<Tag> Id<Tag> {
 
     /// How often the slot had been taken before.
     pub fn generation(self) -> u32 {
-        self.generation
+        self.generation.get() - 1
     }
 }
 
@@ -74,12 +76,12 @@ impl<Tag> fmt::Debug for Id<Tag> {
 /// `index-generation`, as log lines show it.
 impl<Tag> fmt::Display for Id<Tag> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.index, self.generation)
+        write!(f, "{}-{}", self.index, self.generation())
     }
 }
 
 struct Slot<T> {
-    generation: u32,
+    generation: NonZeroU32,
     value: Option<T>,
 }
 
@@ -105,8 +107,9 @@ impl<Tag, T> Arena<Tag, T> {
             return Id { index, generation: slot.generation, of: PhantomData };
         }
         let index = u32::try_from(self.slots.len()).expect("descriptors and memory end before u32");
-        self.slots.push(Slot { generation: 0, value: Some(value) });
-        Id { index, generation: 0, of: PhantomData }
+        let generation = NonZeroU32::MIN;
+        self.slots.push(Slot { generation, value: Some(value) });
+        Id { index, generation, of: PhantomData }
     }
 
     /// Takes the value out; the id is dead from then on.
@@ -116,7 +119,7 @@ impl<Tag, T> Arena<Tag, T> {
             return None;
         }
         let value = slot.value.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.generation = slot.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         self.free.push(id.index);
         Some(value)
     }
@@ -159,7 +162,7 @@ impl<Tag, T> Arena<Tag, T> {
 
 /// Values hung on the ids of another arena.
 pub struct Table<Tag, T> {
-    entries: Vec<Option<(u32, T)>>,
+    entries: Vec<Option<(NonZeroU32, T)>>,
     len: usize,
     of: PhantomData<fn() -> Tag>,
 }
