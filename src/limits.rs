@@ -91,6 +91,9 @@ pub const DELIVERIES_PER_TURN: usize = 32_768;
 /// What a message costs besides its deliveries, in deliveries: to be read, and to be nobody's.
 pub const DELIVERIES_PER_MESSAGE: usize = 16;
 
+/// Messages on one channel that go out in one piece, unless one alone is longer.
+pub const TOGETHER_BYTES_MAX: usize = 65_536;
+
 /// Moments that are dealt with in one turn: thousands of pings may be due at once.
 pub const TIMERS_PER_TURN: usize = 512;
 

@@ -37,7 +37,7 @@ impl Engine {
             && let Some(message) = broker.next(conn, &mut input, &mut broker_context!(self))
         {
             let Message { channel, payload } = message;
-            let readers = self.router.publish(&channel, &payload, &mut desk!(self));
+            let readers = self.router.publish(&channel, &[payload], &mut desk!(self));
             deliveries += readers + DELIVERIES_PER_MESSAGE;
             if deliveries >= DELIVERIES_PER_TURN {
                 self.unread.insert(conn, input.to_vec());
@@ -52,7 +52,7 @@ impl Engine {
         let Some(broker) = &mut self.broker else { return 0 };
         let (count, read) = broker.announce(channel, payload, &mut broker_context!(self));
         if let Some(channel) = read {
-            self.router.publish(&channel, payload, &mut desk!(self));
+            self.router.publish(&channel, &[payload.into()], &mut desk!(self));
         }
         self.settle();
         count

@@ -1,6 +1,7 @@
 //! The Redis links: a channel is joined when every Redis has confirmed it, and losing one Redis
 //! is losing all.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -8,9 +9,15 @@ use std::rc::Rc;
 use super::{Engine, desk};
 use crate::arena::ConnId;
 use crate::conn::redis::{self, Event, Link};
-use crate::limits::{BULK_WRITES_PER_TURN, DELIVERIES_PER_MESSAGE, DELIVERIES_PER_TURN};
+use crate::limits::{
+    BULK_WRITES_PER_TURN, DELIVERIES_PER_MESSAGE, DELIVERIES_PER_TURN, TOGETHER_BYTES_MAX,
+};
 use crate::ports::{Kind, Output};
 use crate::route::Desk;
+
+/// What a client gets of a message is longer than what was published by no more than this, unless
+/// there are extra fields.
+const FRAME_BYTES: usize = 48;
 
 /// Confirmations of SUBSCRIBE that are still missing, by channel.
 #[derive(Default)]
@@ -87,6 +94,7 @@ impl Engine {
     fn drain_link(&mut self, index: usize, bytes: &[u8]) {
         let mut input = bytes;
         let mut deliveries = 0;
+        let mut payloads = Vec::new();
         while let Some(event) = self.links[index].next(&mut input, &mut link_context!(self)) {
             match event {
                 Event::Ready => self.link_ready(),
@@ -95,8 +103,11 @@ impl Engine {
                 Event::Subscribed(channel) => self.confirmed(&channel),
                 Event::SubscribeFailed { channel, .. } => self.refused(index, &channel),
                 Event::Message { channel, payload } => {
-                    let readers = self.router.publish(&channel, &payload, &mut desk!(self));
-                    deliveries += readers + DELIVERIES_PER_MESSAGE;
+                    payloads.push(payload);
+                    self.gather(index, &channel, &mut payloads, &mut input);
+                    deliveries += payloads.len() * DELIVERIES_PER_MESSAGE;
+                    deliveries += self.router.publish(&channel, &payloads, &mut desk!(self));
+                    payloads.clear();
                 }
             }
             if deliveries >= DELIVERIES_PER_TURN
@@ -104,6 +115,36 @@ impl Engine {
             {
                 self.unread.insert(conn, input.to_vec());
                 return;
+            }
+        }
+    }
+
+    /// Takes up what follows on the same channel: messages that go out together are one piece for
+    /// each of their readers.
+    fn gather<'a>(
+        &self,
+        index: usize,
+        channel: &str,
+        payloads: &mut Vec<Cow<'a, [u8]>>,
+        input: &mut &'a [u8],
+    ) {
+        // One message of any size may wait for a client, but several only as far as there is room:
+        // one piece of them must not be more.
+        let mut room = self.config.limits.send_queue_bytes.min(TOGETHER_BYTES_MAX);
+        let mut most = None;
+        let mut taken = payloads.last().map_or(0, |payload| payload.len());
+        while let Some(left) = room.checked_sub(taken + FRAME_BYTES)
+            && let Some(payload) = self.links[index].next_on(channel, left, input)
+        {
+            room = left;
+            taken = payload.len();
+            payloads.push(Cow::Borrowed(payload));
+            // Were each taken to each reader apart, it should be no more than a turn's work.
+            let most = most.get_or_insert_with(|| {
+                DELIVERIES_PER_TURN / (self.router.readers(channel) + DELIVERIES_PER_MESSAGE)
+            });
+            if payloads.len() >= *most {
+                break;
             }
         }
     }

@@ -3,112 +3,24 @@
 //! The message is parsed once, its frame encoded once per distinct set of extra fields and shared
 //! by all its receivers.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::rc::Rc;
+use std::slice;
 
-use super::fields::{Extras, same_value};
+use super::fields::same_value;
+use super::frames::{Frames, Stamps};
 use super::gate::{Gate, Room};
 use super::publication::{Options, Publication, Unusable};
 use super::readers::Wanted;
 use super::session::{Held, Phase, Subscription};
 use super::topics::TopicId;
 use super::{Desk, Router};
-use crate::arena::SubscriptionId;
+use crate::arena::{Arena, ConnId, SubscriptionId, SubscriptionTag};
 use crate::config::{Level, Service};
 use crate::metrics::{Dropped, Filtered};
 use crate::outbox::{Frame, TooSlow};
 use crate::time::{Instant, Wall};
 use crate::timers::Timer;
-use crate::wire::json::{ObjectWriter, quoted};
-use crate::wire::ws::encode_text;
-
-/// What `MESSAGE_METADATA` adds to a message besides `sent_at`.
-#[derive(Clone, Copy, Default)]
-struct Stamps {
-    published_at: Option<Wall>,
-    received_at: Option<Wall>,
-}
-
-/// Frames of one publication, by the extra fields of those who get them.
-struct Frames<'a> {
-    publication: &'a Publication<'a>,
-    subscription: String,
-    stamps: Option<Stamps>,
-    sent_at: Wall,
-    /// The last one made or asked for: mostly all sessions share it.
-    last: Option<(*const Extras, Encoded)>,
-    others: HashMap<*const Extras, Encoded>,
-}
-
-/// A frame, and its text where the log wants it.
-#[derive(Clone)]
-struct Encoded {
-    frame: Frame,
-    json: Option<Rc<str>>,
-}
-
-impl<'a> Frames<'a> {
-    fn new(publication: &'a Publication<'a>, name: &str, desk: &Desk<'_>) -> Frames<'a> {
-        Frames {
-            publication,
-            subscription: quoted(name),
-            stamps: desk.config.message_metadata.then(Stamps::default),
-            sent_at: desk.now.wall,
-            last: None,
-            others: HashMap::new(),
-        }
-    }
-
-    fn get(&mut self, extras: Option<&Rc<Extras>>, with_text: bool) -> Encoded {
-        // Extra fields are pooled: the same address means the same fields. Addresses are only
-        // compared, and what is behind them outlives this publication.
-        let address = extras.map_or(std::ptr::null(), Rc::as_ptr);
-        if let Some((known, encoded)) = &self.last
-            && *known == address
-        {
-            return encoded.clone();
-        }
-        let encoded = self.others.get(&address).cloned().unwrap_or_else(|| {
-            let json = self.encode(extras);
-            Encoded { frame: encode_text(&json), json: with_text.then(|| json.into()) }
-        });
-        if let Some((known, before)) = self.last.replace((address, encoded.clone())) {
-            self.others.insert(known, before);
-        }
-        encoded
-    }
-
-    fn encode(&self, extras: Option<&Rc<Extras>>) -> String {
-        let data = self.publication.data;
-        if extras.is_none() && self.stamps.is_none() {
-            let mut json = String::with_capacity(data.len() + self.subscription.len() + 48);
-            json.push_str("{\"event\":\"message\",\"subscription\":");
-            json.push_str(&self.subscription);
-            json.push_str(",\"data\":");
-            json.push_str(data);
-            json.push('}');
-            return json;
-        }
-        let mut message = ObjectWriter::default();
-        message.raw("event", "\"message\"").raw("subscription", &self.subscription);
-        message.raw("data", data);
-        if let Some(published_at) = self.stamps.and_then(|stamps| stamps.published_at) {
-            message.raw("published_at", format!("\"{published_at}\""));
-        }
-        if let Some(received_at) = self.stamps.and_then(|stamps| stamps.received_at) {
-            message.raw("received_at", format!("\"{received_at}\""));
-            // The original's queue between its Redis reader and its sessions; here is none.
-            message.raw("queue_size", "0");
-        }
-        if let Some(extras) = extras {
-            extras.fields.write(&mut message);
-        }
-        if self.stamps.is_some() {
-            message.raw("sent_at", format!("\"{}\"", self.sent_at));
-        }
-        message.finish()
-    }
-}
 
 fn wanted<'a>(service: &'a Service, publication: &Publication<'a>) -> Wanted<'a> {
     let present = |name: &'a String| {
@@ -118,47 +30,144 @@ fn wanted<'a>(service: &'a Service, publication: &Publication<'a>) -> Wanted<'a>
     service.filter_fields.iter().filter_map(present).collect()
 }
 
+/// Whether a message is for all readers of its channel as it is. (The log names each receiver.)
+fn is_plain(
+    publication: &Publication<'_>,
+    channel: &str,
+    service: &Service,
+    desk: &Desk<'_>,
+) -> bool {
+    let options = &publication.options;
+    let mut fields = service.filter_fields.iter();
+    publication.subscription.as_deref() == Some(channel)
+        && options.order.is_none()
+        && options.throttle.is_none()
+        && !fields.any(|name| publication.get(name).is_some())
+        && !desk.log.is_on(Level::Debug)
+}
+
 impl Router {
-    /// A message came on a channel. Gives the number of readers that it was taken to.
-    pub fn publish(&mut self, channel: &str, payload: &[u8], desk: &mut Desk<'_>) -> usize {
-        desk.metrics.messages_received += 1;
+    /// How many readers a channel has.
+    pub fn readers(&self, channel: &str) -> usize {
+        self.topics.find(channel).map_or(0, |topic| self.topics.get(topic).seats.readers().len())
+    }
+
+    /// Messages came on a channel, one behind the other. Gives the number of readers that they
+    /// were taken to, each message apart where it had to be.
+    pub fn publish(
+        &mut self,
+        channel: &str,
+        payloads: &[Cow<'_, [u8]>],
+        desk: &mut Desk<'_>,
+    ) -> usize {
+        let count = payloads.len() as u64;
+        desk.metrics.messages_received += count;
         let Some(topic) = self.topics.find(channel) else {
-            desk.metrics.messages_dropped[Dropped::NoReader as usize] += 1;
+            desk.metrics.messages_dropped[Dropped::NoReader as usize] += count;
             return 0;
         };
-        let Some(publication) = read(channel, payload, desk) else { return 0 };
+        if let [payload] = payloads {
+            let publication = read(channel, payload, desk);
+            return self.spread(channel, topic, publication.as_slice(), desk);
+        }
+        let mut publications = Vec::with_capacity(payloads.len());
+        for payload in payloads {
+            publications.extend(read(channel, payload, desk));
+        }
+        self.spread(channel, topic, &publications, desk)
+    }
+
+    /// Takes messages to their readers: as many together as can be.
+    fn spread(
+        &mut self,
+        channel: &str,
+        topic: TopicId,
+        publications: &[Publication<'_>],
+        desk: &mut Desk<'_>,
+    ) -> usize {
+        let mut rest = publications;
+        let mut readers = 0;
+        while let Some((first, behind)) = rest.split_first() {
+            let service = &self.topics.get(topic).service;
+            let is_plain = |one: &&Publication<'_>| is_plain(one, channel, service, desk);
+            let plain = rest.iter().take_while(is_plain).count();
+            if plain > 0 {
+                let (together, behind) = rest.split_at(plain);
+                readers += self.spread_plain(channel, topic, together, desk);
+                rest = behind;
+            } else {
+                readers += self.spread_one(channel, topic, first, desk);
+                rest = behind;
+            }
+        }
+        readers
+    }
+
+    /// Messages that no filter can keep from a reader: all of them are one piece for each.
+    fn spread_plain(
+        &mut self,
+        channel: &str,
+        topic: TopicId,
+        publications: &[Publication<'_>],
+        desk: &mut Desk<'_>,
+    ) -> usize {
+        let mut frames = Frames::new(publications, channel, stamps(publications, desk), desk);
+        let mut direct: Option<Frame> = None;
+        let readers = self.topics.get(topic).seats.readers();
+        let mut apart = 0;
+        for reader in readers {
+            if let Some(conn) = reader.direct {
+                let frame = direct.get_or_insert_with(|| frames.get(None, false).frame.clone());
+                post(conn, frame, publications.len(), desk);
+                continue;
+            }
+            apart += publications.len();
+            for publication in publications {
+                hold(&mut self.subscriptions, reader.id, publication, desk);
+            }
+            let subscription = self.subscriptions.get(reader.id);
+            if let Some(subscription) = subscription.filter(|found| found.is_confirmed()) {
+                send(subscription, &mut frames, desk);
+            }
+        }
+        readers.len() + apart
+    }
+
+    fn spread_one(
+        &mut self,
+        channel: &str,
+        topic: TopicId,
+        publication: &Publication<'_>,
+        desk: &mut Desk<'_>,
+    ) -> usize {
         let Some(name) = publication.subscription.as_deref() else { return 0 };
         // Mostly a message names the subscription of its channel; else it reaches those who have
         // both.
-        let is_own = *self.topics.get(topic).name == *name;
+        let is_own = name == channel;
         let named = if is_own { Some(topic) } else { self.topics.find(name) };
         let Some(named) = named else { return 0 };
         let service = self.topics.get(named).service.clone();
-        let wanted = wanted(&service, &publication);
-        let mut frames = Frames::new(&publication, name, desk);
-        if frames.stamps.is_some() {
-            let published_at = published_at(&publication, desk);
-            frames.stamps = Some(Stamps { published_at, received_at: Some(desk.now.wall) });
-        }
-        let is_own = topic == named;
+        let wanted = wanted(&service, publication);
+        let publications = slice::from_ref(publication);
+        let mut frames = Frames::new(publications, name, stamps(publications, desk), desk);
         // A trace wants the reason for each session that a message does not reach.
         let may_look_up = is_own && !desk.log.trace_is_on();
         if may_look_up && let Some((found, others)) = self.candidates(topic, &wanted) {
             desk.metrics.messages_filtered[Filtered::Fields as usize] += others;
-            let held = self.hold_for_provisional(topic, &publication, desk);
+            let held = self.hold_for_provisional(topic, publication, desk);
             for &id in &found {
-                self.deliver(id, &wanted, &mut frames, desk);
+                self.deliver(id, publication, &wanted, &mut frames, desk);
             }
             return held + found.len();
         }
-        let readers = self.topics.get(topic).readers().len();
+        let readers = self.topics.get(topic).seats.readers().len();
         for index in 0..readers {
-            let reader = self.topics.get(topic).readers()[index];
-            if self.hold(reader, &publication, desk) {
+            let reader = self.topics.get(topic).seats.readers()[index].id;
+            if hold(&mut self.subscriptions, reader, publication, desk) {
                 continue;
             }
             if let Some(id) = self.target(reader, named, is_own) {
-                self.deliver(id, &wanted, &mut frames, desk);
+                self.deliver(id, publication, &wanted, &mut frames, desk);
             }
         }
         readers
@@ -176,31 +185,9 @@ impl Router {
         let readers: Vec<_> =
             index.map(|index| index.provisional().iter().copied().collect()).unwrap_or_default();
         for &reader in &readers {
-            self.hold(reader, publication, desk);
+            hold(&mut self.subscriptions, reader, publication, desk);
         }
         readers.len()
-    }
-
-    /// Keeps a message for a subscription that is not confirmed yet. Says whether it was for one.
-    fn hold(
-        &mut self,
-        id: SubscriptionId,
-        publication: &Publication<'_>,
-        desk: &mut Desk<'_>,
-    ) -> bool {
-        let Some(subscription) = self.subscriptions.get_mut(id) else { return false };
-        let Phase::Provisional(held) = &mut subscription.phase else { return false };
-        let Some(conn) = subscription.conn else { return true };
-        let text = publication.keep();
-        let queued = desk.mail.outbox(conn).map_or(0, |outbox| outbox.blocked_bytes());
-        let bytes = queued + held.bytes + text.len();
-        if bytes > desk.config.limits.send_queue_bytes && queued + held.bytes > 0 {
-            desk.asks.too_slow.push(conn);
-            return true;
-        }
-        held.bytes += text.len();
-        held.texts.push(text);
-        true
     }
 
     /// The subscription that a message reaches by way of a channel's reader.
@@ -221,13 +208,13 @@ impl Router {
     fn deliver(
         &mut self,
         id: SubscriptionId,
+        publication: &Publication<'_>,
         wanted: &Wanted<'_>,
         frames: &mut Frames<'_>,
         desk: &mut Desk<'_>,
     ) {
-        let publication = frames.publication;
         let Some(subscription) = self.subscriptions.get(id) else { return };
-        if !matches!(subscription.phase, Phase::Confirmed) {
+        if !subscription.is_confirmed() {
             return;
         }
         if !self.matches_fields(subscription, wanted) {
@@ -296,12 +283,11 @@ impl Router {
             let Some(target) = self.target(id, named, is_own) else { continue };
             let service = self.topics.get(named).service.clone();
             let wanted = wanted(&service, &publication);
-            let mut frames = Frames::new(&publication, name, desk);
-            if frames.stamps.is_some() {
-                let published_at = published_at(&publication, desk);
-                frames.stamps = Some(Stamps { published_at, received_at: None });
-            }
-            self.deliver(target, &wanted, &mut frames, desk);
+            let publications = slice::from_ref(&publication);
+            let mut stamps = stamps(publications, desk);
+            stamps.iter_mut().for_each(|stamps| stamps.received_at = None);
+            let mut frames = Frames::new(publications, name, stamps, desk);
+            self.deliver(target, &publication, &wanted, &mut frames, desk);
         }
     }
 
@@ -338,7 +324,8 @@ impl Router {
         let name = &self.topics.get(subscription.topic).name;
         let line = desk.log.trace(desk.now, "sending throttled message");
         drop(line.session(subscription.session).text("subscription", name));
-        let mut frames = Frames::new(&publication, name, desk);
+        let stamps = if desk.config.message_metadata { vec![Stamps::default()] } else { vec![] };
+        let mut frames = Frames::new(slice::from_ref(&publication), name, stamps, desk);
         send(subscription, &mut frames, desk);
     }
 }
@@ -346,15 +333,53 @@ impl Router {
 fn send(subscription: &Subscription, frames: &mut Frames<'_>, desk: &mut Desk<'_>) {
     let Some(conn) = subscription.conn else { return };
     let with_text = desk.log.is_on(Level::Debug);
+    let messages = frames.messages();
     let encoded = frames.get(subscription.extras.as_ref(), with_text);
     if let Some(json) = &encoded.json {
         let line = desk.log.at(desk.now, Level::Debug, "client send");
         drop(line.session(subscription.session).raw("data", json));
     }
-    match desk.mail.post(conn, &encoded.frame) {
-        Ok(()) => desk.metrics.messages_delivered += 1,
+    post(conn, &encoded.frame, messages, desk);
+}
+
+/// Sends a connection so many messages in one piece.
+fn post(conn: ConnId, frame: &Frame, messages: usize, desk: &mut Desk<'_>) {
+    match desk.mail.post(conn, frame) {
+        Ok(()) => desk.metrics.messages_delivered += messages as u64,
         Err(TooSlow) => desk.asks.too_slow.push(conn),
     }
+}
+
+/// Keeps a message for a subscription that is not confirmed yet. Says whether it was for one.
+fn hold(
+    subscriptions: &mut Arena<SubscriptionTag, Subscription>,
+    id: SubscriptionId,
+    publication: &Publication<'_>,
+    desk: &mut Desk<'_>,
+) -> bool {
+    let Some(subscription) = subscriptions.get_mut(id) else { return false };
+    let Phase::Provisional(held) = &mut subscription.phase else { return false };
+    let Some(conn) = subscription.conn else { return true };
+    let text = publication.keep();
+    let queued = desk.mail.outbox(conn).map_or(0, |outbox| outbox.blocked_bytes());
+    let bytes = queued + held.bytes + text.len();
+    if bytes > desk.config.limits.send_queue_bytes && queued + held.bytes > 0 {
+        desk.asks.too_slow.push(conn);
+        return true;
+    }
+    held.bytes += text.len();
+    held.texts.push(text);
+    true
+}
+
+/// What the configuration has messages say of their times: one for each, or none at all.
+fn stamps(publications: &[Publication<'_>], desk: &mut Desk<'_>) -> Vec<Stamps> {
+    if !desk.config.message_metadata {
+        return Vec::new();
+    }
+    let received_at = Some(desk.now.wall);
+    let stamps = |one| Stamps { published_at: published_at(one, desk), received_at };
+    publications.iter().map(stamps).collect()
 }
 
 fn filtered(

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::inline::InlineBytes;
 use crate::arena::SubscriptionId;
 
 /// Below this many readers, asking each is as quick. (Tests have few readers and want an index.)
@@ -23,7 +24,7 @@ pub struct Field {
     /// Its value is an extra field of the subscription; else an authentication field of its
     /// session.
     pub is_extra: bool,
-    by_value: HashMap<Box<[u8]>, Bucket>,
+    by_value: HashMap<InlineBytes, Bucket>,
 }
 
 /// The readers of one topic.
@@ -47,7 +48,7 @@ impl Index {
     /// Takes up a confirmed reader; `values` are canonical forms, in the order of the fields.
     pub fn add(&mut self, id: SubscriptionId, values: Vec<Vec<u8>>) {
         for (field, value) in self.fields.iter_mut().zip(values) {
-            match field.by_value.entry(value.into()) {
+            match field.by_value.entry(InlineBytes::new(&value)) {
                 std::collections::hash_map::Entry::Vacant(entry) => {
                     entry.insert(Bucket::One(id));
                 }
@@ -59,9 +60,10 @@ impl Index {
     /// Drops a confirmed reader; `values` must be those that it was added with.
     pub fn remove(&mut self, id: SubscriptionId, values: &[Vec<u8>]) {
         for (field, value) in self.fields.iter_mut().zip(values) {
-            let bucket = field.by_value.get_mut(&**value).expect("it was added with this value");
+            let bucket =
+                field.by_value.get_mut(value.as_slice()).expect("it was added with this value");
             if bucket.remove(id) {
-                field.by_value.remove(&**value);
+                field.by_value.remove(value.as_slice());
             }
         }
     }
@@ -86,7 +88,7 @@ impl Index {
     ) -> Option<Vec<SubscriptionId>> {
         let found = wanted.filter_map(|(name, value)| {
             let field = self.fields.iter().find(|field| field.name == name)?;
-            Some(field.by_value.get(&*value))
+            Some(field.by_value.get(value.as_slice()))
         });
         let least = found.min_by_key(|bucket| bucket.map_or(0, Bucket::len))?;
         Some(least.map_or_else(Vec::new, Bucket::ids))

@@ -23,12 +23,15 @@ mod commands;
 mod event;
 mod fanout;
 mod fields;
+mod frames;
 mod gate;
 mod index;
+mod inline;
 mod lru;
 mod publication;
 mod readers;
 mod reply;
+mod seats;
 mod session;
 mod steps;
 #[cfg(test)]
@@ -38,6 +41,7 @@ mod watch;
 
 use fields::ExtrasPool;
 use reply::Reply;
+use seats::Reader;
 use session::{Session, Subscription};
 use steps::Step;
 use topics::Topics;
@@ -205,7 +209,10 @@ impl Router {
             }
             if let Some(seat) = subscription.seat {
                 let topic = self.topics.get(subscription.topic);
-                assert_eq!(topic.readers().get(seat.index()), Some(&id), "seats are right");
+                let is_plain = !subscription.is_held() && subscription.extras.is_none();
+                let reader = Reader { id, direct: subscription.conn.filter(|_| is_plain) };
+                let found = topic.seats.readers().get(seat.index());
+                assert_eq!(found, Some(&reader), "seats are right");
             }
         }
         if self.sessions.is_empty() {

@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use super::fields::Fields;
 use super::index::{Index, READERS_MIN};
+use super::seats::Seat;
 use super::session::{Phase, Subscription};
-use super::topics::{Seat, TopicId};
+use super::topics::TopicId;
 use super::{Desk, Router, session_of};
 use crate::arena::{SessionId, SubscriptionId};
 use crate::wire::json::canonical;
@@ -28,9 +29,12 @@ impl Router {
     pub(super) fn become_reader(&mut self, id: SubscriptionId) -> Phase {
         let subscription = self.subscriptions.get_mut(id).expect("it is being subscribed");
         let phase = std::mem::replace(&mut subscription.phase, Phase::Confirmed);
-        if subscription.seat.is_some() {
-            let topic = subscription.topic;
-            if let Some(index) = &mut self.topics.get_mut(topic).index {
+        if let Some(seat) = subscription.seat {
+            let topic = self.topics.get_mut(subscription.topic);
+            if let Some(conn) = subscription.conn.filter(|_| subscription.extras.is_none()) {
+                topic.seats.set_direct(seat, conn);
+            }
+            if let Some(index) = &mut topic.index {
                 index.remove_provisional(id);
             }
             self.index_reader(id);
@@ -84,7 +88,8 @@ impl Router {
         wanted: &Wanted<'_>,
     ) -> Option<(Vec<SubscriptionId>, u64)> {
         let found = self.topics.get(topic);
-        if wanted.is_empty() || (found.index.is_none() && found.readers().len() < READERS_MIN) {
+        if wanted.is_empty() || (found.index.is_none() && found.seats.readers().len() < READERS_MIN)
+        {
             return None;
         }
         if found.index.is_none() {
@@ -94,7 +99,7 @@ impl Router {
         let index = found.index.as_ref()?;
         let wanted = wanted.iter().map(|(name, value, _)| (*name, canonical(value)));
         let candidates = index.candidates(wanted)?;
-        let confirmed = found.readers().len() - index.provisional().len();
+        let confirmed = found.seats.readers().len() - index.provisional().len();
         let others = (confirmed - candidates.len()) as u64;
         Some((candidates, others))
     }
@@ -104,8 +109,8 @@ impl Router {
         let fields = service.filter_fields.iter();
         let fields = fields.map(|name| (name.clone(), service.extra_fields.contains(name)));
         let mut index = Index::new(fields);
-        let readers = self.topics.get(topic).readers().to_vec();
-        for &reader in &readers {
+        let readers = self.topics.get(topic).seats.readers().to_vec();
+        for reader in readers.iter().map(|reader| reader.id) {
             let provisional = self.subscriptions.get(reader).is_some_and(Subscription::is_held);
             if provisional {
                 index.add_provisional(reader);
@@ -113,7 +118,7 @@ impl Router {
         }
         self.topics.get_mut(topic).index = Some(Box::new(index));
         for reader in readers {
-            self.index_reader(reader);
+            self.index_reader(reader.id);
         }
     }
 

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::fields::{Extras, Fields};
+use super::seats::Seat;
 use super::steps::Step;
-use super::topics::{Seat, TopicId};
+use super::topics::TopicId;
 use crate::arena::{ConnId, SessionId, SubscriptionId};
 use crate::metrics::EventLabel;
 use crate::time::Instant;
@@ -100,6 +101,11 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// Whether messages are sent to it.
+    pub fn is_confirmed(&self) -> bool {
+        matches!(self.phase, Phase::Confirmed)
+    }
+
     /// Whether messages are held for it.
     pub fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Provisional(_))

@@ -5,6 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use super::index::Index;
+use super::inline::InlineBytes;
+use super::seats::{Seat, Seats};
 use crate::arena::{Arena, Id, SubscriptionId};
 use crate::config::{Config, Service};
 
@@ -34,22 +36,12 @@ pub struct Topic {
     holders: usize,
     standing: Standing,
     /// Those that get its messages.
-    readers: Vec<SubscriptionId>,
+    pub seats: Seats,
     /// Those that wait for Redis to confirm.
     joining: Vec<SubscriptionId>,
     /// Readers by the values of filter fields, where that is worth it.
     pub index: Option<Box<Index>>,
 }
-
-impl Topic {
-    pub fn readers(&self) -> &[SubscriptionId] {
-        &self.readers
-    }
-}
-
-/// The place of a reader in its topic's list, so that leaving needs no search.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seat(u32);
 
 /// What became of a wish to read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,28 +52,27 @@ pub enum Joining {
 
 #[derive(Default)]
 pub struct Topics {
-    by_name: HashMap<Rc<str>, TopicId>,
+    by_name: HashMap<InlineBytes, TopicId>,
     topics: Arena<TopicTag, Topic>,
 }
 
 impl Topics {
     /// The topic of that name, for one more subscription.
     pub fn hold(&mut self, name: &str, service: &Rc<Service>) -> TopicId {
-        if let Some(&id) = self.by_name.get(name) {
+        if let Some(&id) = self.by_name.get(name.as_bytes()) {
             self.topics.get_mut(id).expect("names lead to topics").holders += 1;
             return id;
         }
-        let name: Rc<str> = name.into();
         let id = self.topics.insert(Topic {
-            name: name.clone(),
+            name: name.into(),
             service: service.clone(),
             holders: 1,
             standing: Standing::Left,
-            readers: Vec::new(),
+            seats: Seats::default(),
             joining: Vec::new(),
             index: None,
         });
-        self.by_name.insert(name, id);
+        self.by_name.insert(InlineBytes::new(name.as_bytes()), id);
         id
     }
 
@@ -90,10 +81,10 @@ impl Topics {
         let topic = self.topics.get_mut(id).expect("a held topic exists");
         topic.holders -= 1;
         if topic.holders == 0 {
-            assert!(topic.readers.is_empty() && topic.joining.is_empty(), "readers hold");
+            assert!(topic.is_unread() && topic.joining.is_empty(), "readers hold");
             assert_eq!(topic.standing, Standing::Left, "nobody reads, nothing is subscribed");
             let name = topic.name.clone();
-            self.by_name.remove(&name);
+            self.by_name.remove(name.as_bytes());
             self.topics.remove(id);
         }
     }
@@ -107,7 +98,7 @@ impl Topics {
     }
 
     pub fn find(&self, name: &str) -> Option<TopicId> {
-        self.by_name.get(name).copied()
+        self.by_name.get(name.as_bytes()).copied()
     }
 
     /// Wants the channel's messages for `reader`.
@@ -119,7 +110,7 @@ impl Topics {
     ) -> Joining {
         let topic = self.topics.get_mut(id).expect("a held topic exists");
         if topic.standing == Standing::Joined {
-            return Joining::Seated(topic.seat(reader));
+            return Joining::Seated(topic.seats.sit_down(reader));
         }
         topic.joining.push(reader);
         if topic.standing == Standing::Left {
@@ -138,7 +129,7 @@ impl Topics {
         }
         topic.standing = Standing::Joined;
         let waited = std::mem::take(&mut topic.joining);
-        waited.into_iter().map(|reader| (reader, topic.seat(reader))).collect()
+        waited.into_iter().map(|reader| (reader, topic.seats.sit_down(reader))).collect()
     }
 
     /// Redis has refused: gives those who waited.
@@ -163,18 +154,12 @@ impl Topics {
         let topic = self.topics.get_mut(id).expect("a held topic exists");
         let mut moved = None;
         match seat {
-            Some(Seat(at)) => {
-                let gone = topic.readers.swap_remove(at as usize);
-                assert_eq!(gone, reader, "a seat belongs to its reader");
-                moved = topic.readers.get(at as usize).copied();
-            }
+            Some(seat) => moved = topic.seats.leave(seat, reader),
             None => topic.joining.retain(|&other| other != reader),
         }
-        let unused = topic.readers.is_empty() && topic.joining.is_empty();
+        let unused = topic.is_unread() && topic.joining.is_empty();
         if unused && topic.standing != Standing::Left {
             topic.standing = Standing::Left;
-            // A storm of readers leaves no room behind.
-            topic.readers = Vec::new();
             topic.index = None;
             changes.push_back(ChannelChange::Leave(topic.name.clone()));
         }
@@ -223,33 +208,25 @@ impl Topics {
     pub fn audit(&self) {
         assert_eq!(self.by_name.len(), self.topics.len(), "each topic has one name");
         for (id, topic) in self.topics.iter() {
-            assert_eq!(self.by_name.get(&topic.name), Some(&id));
-            let used = topic.readers.len() + topic.joining.len();
+            assert_eq!(self.by_name.get(topic.name.as_bytes()), Some(&id));
+            let used = topic.seats.readers().len() + topic.joining.len();
             assert!(used <= topic.holders, "readers hold their topic");
             assert_eq!(used > 0, topic.standing != Standing::Left, "used means subscribed");
             assert!(topic.joining.is_empty() || topic.standing == Standing::Joining);
             if let Some(index) = &topic.index {
-                let confirmed = topic.readers.len() - index.provisional().len();
+                let confirmed = topic.seats.readers().len() - index.provisional().len();
                 for field in 0..index.fields().len() {
                     assert_eq!(index.len_of(field), confirmed, "every reader is indexed");
                 }
             }
-            assert!(topic.readers.is_empty() || topic.standing == Standing::Joined);
+            assert!(topic.is_unread() || topic.standing == Standing::Joined);
         }
     }
 }
 
 impl Topic {
-    fn seat(&mut self, reader: SubscriptionId) -> Seat {
-        self.readers.push(reader);
-        Seat((self.readers.len() - 1) as u32)
-    }
-}
-
-impl Seat {
-    /// The index in `Topic::readers`.
-    pub fn index(self) -> usize {
-        self.0 as usize
+    fn is_unread(&self) -> bool {
+        self.seats.readers().is_empty()
     }
 }
 

@@ -159,6 +159,24 @@ fn take_bulk<'a>(len: usize, bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(bulk)
 }
 
+/// Takes channel and payload of a published message from the front of `input`, without a parser.
+/// `None`, and nothing is taken: it is something else, or cut short, or ill-formed, or odd.
+pub fn take_message<'a>(input: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let mut bytes = input.strip_prefix(b"*3\r\n$7\r\nmessage\r\n")?;
+    let message = (take_string(&mut bytes)?, take_string(&mut bytes)?);
+    *input = bytes;
+    Some(message)
+}
+
+fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+    // A length is a few digits.
+    let head = bytes.get(..bytes.len().min(24))?;
+    let end = head.iter().position(|&byte| byte == b'\r')?;
+    let len = count(head[..end].strip_prefix(b"$")?).ok()?;
+    *bytes = bytes[end..].strip_prefix(b"\r\n")?;
+    take_bulk(usize::try_from(len).ok()?, bytes)
+}
+
 /// Passes over `left` values with all that is in them.
 fn skip(mut left: u64, bytes: &mut &[u8]) -> Option<()> {
     while left > 0 {
@@ -194,6 +212,11 @@ impl Parser {
             depth: 0,
         };
         Parser { scan, held: Vec::new() }
+    }
+
+    /// Whether the next byte begins a value.
+    pub fn is_between(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// Takes bytes from the front of `input` until a value is whole and returns the value's bytes,
@@ -386,6 +409,37 @@ mod tests {
             Value::Integer(number) => number.to_string(),
             Value::Bulk(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
             Value::Null => "null".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_message_is_taken_only_as_the_parser_would_take_it() {
+        let whole = b"*3\r\n$7\r\nmessage\r\n$3\r\ns.a\r\n$2\r\n{}\r\n+OK\r\n";
+        let end = whole.len() - 5;
+        let taken = |mut bytes: &[u8]| {
+            let before = bytes.len();
+            let message = take_message(&mut bytes)
+                .map(|(channel, payload)| (channel.to_vec(), payload.to_vec()));
+            (message, before - bytes.len())
+        };
+        assert_eq!(taken(whole), (Some((b"s.a".to_vec(), b"{}".to_vec())), end));
+        for cut in 0..end {
+            assert_eq!(taken(&whole[..cut]), (None, 0), "cut at {cut}");
+        }
+        // Whatever one byte is instead: the parser says the same, where anything is taken.
+        for at in 0..end {
+            for byte in 0..=u8::MAX {
+                let mut changed = whole.to_vec();
+                changed[at] = byte;
+                let (Some((channel, payload)), length) = taken(&changed) else { continue };
+                let mut parser = Parser::new(BULK_BYTES_MAX);
+                let mut input = changed.as_slice();
+                let value = parser.next(&mut input).unwrap().expect("the same is whole here");
+                assert_eq!(value.len(), length);
+                let Some(Value::Array(items)) = Value::read(&value) else { panic!("an array") };
+                let expected: [&[u8]; 3] = [b"message", &channel, &payload];
+                assert!(items.eq(expected.map(Value::Bulk)), "byte {at} is {byte}");
+            }
         }
     }
 

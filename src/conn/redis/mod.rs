@@ -300,6 +300,22 @@ impl Link {
         }
     }
 
+    /// The payload of the next message in what `conn()` has received, where it is all there, on
+    /// the same channel as the one before, and of at most `bytes_max`.
+    pub fn next_on<'a>(
+        &self,
+        channel: &str,
+        bytes_max: usize,
+        input: &mut &'a [u8],
+    ) -> Option<&'a [u8]> {
+        match &self.state {
+            State::Ready { talk, .. } if self.events.is_empty() => {
+                talk.next_on(channel, bytes_max, input)
+            }
+            _ => None,
+        }
+    }
+
     fn attempt(&mut self, ctx: &mut Context<'_>) {
         self.started = ctx.now.mono;
         let deadline = self.started.after(self.config.connect_timeout);

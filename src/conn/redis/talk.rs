@@ -167,7 +167,13 @@ impl Talk {
 
     /// What the input says next; `None` when it is used up.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Heard<'a>>, Breach> {
-        while let Some(whole) = self.parser.next(input)? {
+        loop {
+            if let Some((name, payload)) = self.take_message(input) {
+                let Some((channel, payload)) = self.ours(name, payload)? else { continue };
+                let (channel, payload) = (Cow::Borrowed(channel), Cow::Borrowed(payload));
+                return Ok(Some(Heard::Message { channel, payload }));
+            }
+            let Some(whole) = self.parser.next(input)? else { return Ok(None) };
             let heard = match Value::read(&whole) {
                 Some(Value::Array(items)) if is_message(&items) => self.message(whole)?,
                 Some(value) => self.answer(value)?,
@@ -177,9 +183,41 @@ impl Talk {
                 return Ok(heard);
             }
         }
-        Ok(None)
     }
 
+    /// The payload of the next message, where it is there as a whole, on this channel, and of at
+    /// most `bytes_max`.
+    pub fn next_on<'a>(
+        &self,
+        channel: &str,
+        bytes_max: usize,
+        input: &mut &'a [u8],
+    ) -> Option<&'a [u8]> {
+        let mut bytes = *input;
+        let (name, payload) = self.take_message(&mut bytes)?;
+        let is_same = name.strip_prefix(self.config.channel_prefix.as_bytes())
+            == Some(channel.as_bytes())
+            && payload.len() <= self.config.max_message_bytes.min(bytes_max);
+        is_same.then(|| {
+            *input = bytes;
+            payload
+        })
+    }
+
+    /// Mostly it is messages that come, and mostly whole ones.
+    fn take_message<'a>(&self, input: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let mut bytes = *input;
+        let message = resp::take_message(&mut bytes).filter(|_| self.parser.is_between())?;
+        // What is over a bound is for the parser to refuse.
+        let bytes_max = bulk_bytes_max(&self.config);
+        if message.0.len() > bytes_max || message.1.len() > bytes_max {
+            return None;
+        }
+        *input = bytes;
+        Some(message)
+    }
+
+    /// A message that did not come as a whole.
     fn message<'a>(&self, whole: Cow<'a, [u8]>) -> Result<Option<Heard<'a>>, Breach> {
         match whole {
             Cow::Borrowed(bytes) => {
@@ -207,6 +245,14 @@ impl Talk {
         let (Some(Value::Bulk(name)), Some(Value::Bulk(payload)), None) = parts else {
             return Ok(None);
         };
+        self.ours(name, payload)
+    }
+
+    fn ours<'b>(
+        &self,
+        name: &'b [u8],
+        payload: &'b [u8],
+    ) -> Result<Option<(&'b str, &'b [u8])>, Breach> {
         if payload.len() > self.config.max_message_bytes {
             return Err(Breach::MessageTooBig);
         }

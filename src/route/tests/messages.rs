@@ -85,7 +85,7 @@ fn what_is_no_message_is_dropped_and_the_next_one_arrives() {
         bench.publish("s.a", text);
     }
     let bytes = b"{\"subscription\":\"s.a\",\"data\":\"\xff\"}";
-    bench.lend(|router, desk| router.publish("s.a", bytes, desk));
+    bench.lend(|router, desk| router.publish("s.a", &[bytes.into()], desk));
     let deep = format!("{}{}", "[".repeat(600), "]".repeat(600));
     bench.message("s.a", &deep, "");
     let log = bench.logged();

@@ -24,6 +24,7 @@ mod models;
 mod reload;
 mod renewal;
 mod subscribe;
+mod together;
 mod turmoil;
 
 const OK: &str = r#"{"status":"ok"}"#;
@@ -282,7 +283,7 @@ impl Bench {
 
     #[track_caller]
     fn publish(&mut self, channel: &str, text: &str) {
-        self.lend(|router, desk| router.publish(channel, text.as_bytes(), desk));
+        self.lend(|router, desk| router.publish(channel, &[text.as_bytes().into()], desk));
     }
 
     /// Publishes on the subscription's own channel.
