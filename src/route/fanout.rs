@@ -155,8 +155,10 @@ impl Router {
         if may_look_up && let Some((found, others)) = self.candidates(topic, &wanted) {
             desk.metrics.messages_filtered[Filtered::Fields as usize] += others;
             let held = self.hold_for_provisional(topic, publication, desk);
+            // Who is found by the one field that counts need not be asked for it again.
+            let unasked = if wanted.len() == 1 { Vec::new() } else { wanted };
             for &id in &found {
-                self.deliver(id, publication, &wanted, &mut frames, desk);
+                self.deliver(id, publication, &unasked, &mut frames, desk);
             }
             return held + found.len();
         }

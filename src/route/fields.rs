@@ -86,15 +86,29 @@ pub struct ExtrasPool {
 pub struct Extras {
     pub fields: Fields,
     text: Box<str>,
+    /// There are some, and none has the name of a member of messages, which it would replace.
+    may_follow: bool,
 }
+
+/// The members of a message.
+const OWN_NAMES: [&str; 7] =
+    ["event", "subscription", "data", "published_at", "received_at", "queue_size", "sent_at"];
 
 impl Extras {
     /// Fields outside the pool: for one answer.
     pub fn new(fields: Fields) -> Rc<Extras> {
         let mut writer = ObjectWriter::default();
         fields.write(&mut writer);
-        let text = writer.finish().into();
-        Rc::new(Extras { text, fields })
+        let text = writer.finish();
+        let is_own = |(name, _): &(Box<str>, Box<str>)| OWN_NAMES.contains(&&**name);
+        let may_follow = !fields.is_empty() && !fields.members.iter().any(is_own);
+        Rc::new(Extras { text: text.into(), fields, may_follow })
+    }
+
+    /// All of them as the end of an object, `"name":value}`, where they can just follow the members
+    /// of a message.
+    pub fn tail(&self) -> Option<&str> {
+        self.text.get(1..).filter(|_| self.may_follow)
     }
 
     /// All of them as one JSON object.
@@ -157,6 +171,14 @@ mod tests {
         {
             assert!(!same_value(a, b), "{a} {b}");
         }
+    }
+
+    #[test]
+    fn fields_follow_the_members_of_a_message_unless_they_replace_one() {
+        let tail = |text| Extras::new(pick(&["a", "b", "data"], text)).tail().map(str::to_owned);
+        assert_eq!(tail(r#"{"b":[1],"a":"x"}"#).as_deref(), Some(r#""a":"x","b":[1]}"#));
+        assert_eq!(tail(r#"{"a":1,"data":2}"#), None);
+        assert_eq!(tail("{}"), None);
     }
 
     #[test]

@@ -95,13 +95,18 @@ impl<'a> Frames<'a> {
         extras: Option<&Rc<Extras>>,
     ) -> String {
         let data = publication.data;
-        if extras.is_none() && stamps.is_none() {
-            let mut json = String::with_capacity(data.len() + self.subscription.len() + 48);
+        let tail = extras.map_or(Some("}"), |extras| extras.tail());
+        if let (Some(tail), None) = (tail, stamps) {
+            let length = data.len() + self.subscription.len() + tail.len() + 48;
+            let mut json = String::with_capacity(length);
             json.push_str("{\"event\":\"message\",\"subscription\":");
             json.push_str(&self.subscription);
             json.push_str(",\"data\":");
             json.push_str(data);
-            json.push('}');
+            if extras.is_some() {
+                json.push(',');
+            }
+            json.push_str(tail);
             return json;
         }
         let mut message = ObjectWriter::default();
