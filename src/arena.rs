@@ -198,6 +198,10 @@ impl<Tag, T> Table<Tag, T> {
         (*generation == id.generation).then_some(value)
     }
 
+    pub fn contains(&self, id: Id<Tag>) -> bool {
+        self.get(id).is_some()
+    }
+
     pub fn get_mut(&mut self, id: Id<Tag>) -> Option<&mut T> {
         let (generation, value) = self.entries.get_mut(id.index())?.as_mut()?;
         (*generation == id.generation).then_some(value)

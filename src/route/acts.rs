@@ -15,7 +15,7 @@ use crate::config::Level;
 use crate::message::{Call, Hook, Owner, refusal};
 use crate::metrics::EventLabel;
 use crate::wire::json::{self, ObjectWriter};
-use crate::wire::ws::encode_text;
+use crate::wire::ws::encode_parts;
 
 impl Router {
     pub(super) fn begin(
@@ -335,9 +335,17 @@ impl Router {
 
     /// Sends a session something, if it is still connected.
     pub(super) fn say(&mut self, id: SessionId, json: &str, desk: &mut Desk<'_>) {
+        self.say_parts(id, &[json], desk);
+    }
+
+    /// The same in parts, so that what is short-lived need not be put together first.
+    pub(super) fn say_parts(&mut self, id: SessionId, json: &[&str], desk: &mut Desk<'_>) {
         let Some(conn) = self.sessions.get(id).and_then(|session| session.conn) else { return };
-        drop(desk.log.at(desk.now, Level::Debug, "client send").session(id).raw("data", json));
-        if desk.mail.post_prompt(conn, encode_text(json)).is_err() {
+        if desk.log.is_on(Level::Debug) {
+            let line = desk.log.at(desk.now, Level::Debug, "client send").session(id);
+            drop(line.raw("data", &json.concat()));
+        }
+        if desk.mail.post_prompt(conn, encode_parts(json)).is_err() {
             desk.asks.too_slow.push(conn);
         }
     }

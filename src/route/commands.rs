@@ -170,12 +170,7 @@ impl Router {
 
     fn pong(&mut self, id: SessionId, ping: &Object<'_>, desk: &mut Desk<'_>) {
         count(desk, EventLabel::Ping, true);
-        let data = pong_data(ping);
-        let mut pong = String::with_capacity(data.len() + 32);
-        pong.push_str("{\"event\":\"pong\",\"data\":");
-        pong.push_str(&data);
-        pong.push('}');
-        self.say(id, &pong, desk);
+        self.say_parts(id, &["{\"event\":\"pong\",\"data\":", &pong_data(ping), "}"], desk);
     }
 
     fn authenticate(&mut self, id: SessionId, object: &Object<'_>, desk: &mut Desk<'_>) {

@@ -380,8 +380,9 @@ impl<C: Core> Shell<C> {
         for _ in 0..self.sockets.readable_len() {
             let Some(conn) = self.sockets.next_readable() else { break };
             // Messages are not taken in faster than fan-outs go out: others have their turn.
-            let publishes = matches!(self.core.kind(conn), Some(Kind::Redis(_) | Kind::Broker));
-            if publishes && self.core.backlog() > BULK_WRITES_PER_TURN {
+            if self.core.backlog() > BULK_WRITES_PER_TURN
+                && matches!(self.core.kind(conn), Some(Kind::Redis(_) | Kind::Broker))
+            {
                 self.sockets.read_later(conn);
                 continue;
             }
@@ -409,7 +410,8 @@ impl<C: Core> Shell<C> {
 
     fn collect_prompts(&mut self) {
         while let Some(conn) = self.core.next_prompt() {
-            let is_redis = matches!(self.core.kind(conn), Some(Kind::Redis(_)));
+            let is_client = self.core.outbox(conn).is_some_and(Outbox::is_client);
+            let is_redis = !is_client && matches!(self.core.kind(conn), Some(Kind::Redis(_)));
             if is_redis { self.commands.push(conn) } else { self.answers.push_back(conn) }
         }
     }

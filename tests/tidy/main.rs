@@ -28,7 +28,10 @@ const ROOMS: [(&str, &[&str]); 8] = [
     ("conn", &["*", "wire"]),
     // The product: no wire format but JSON values and finished frames, callbacks only by their
     // queue.
-    ("route", &["*", "conn::calls", "wire::json", "wire::ws::encode_text"]),
+    (
+        "route",
+        &["*", "conn::calls", "wire::json", "wire::ws::encode_text", "wire::ws::encode_parts"],
+    ),
     // The only room that knows both connections and routing.
     ("engine", &["*", "conn", "route", "wire"]),
     // Sockets and the clock; it sees the engine and plain values.
