@@ -137,14 +137,16 @@ pub fn choice<'a, T: Copy>(
     }
 }
 
-/// A level, by Python's names.
+/// A level, by Python's names; it has two for some.
 pub fn level<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<Level> {
     choice(&[
         ("DEBUG", Level::Debug),
         ("INFO", Level::Info),
         ("WARNING", Level::Warning),
+        ("WARN", Level::Warning),
         ("ERROR", Level::Error),
         ("CRITICAL", Level::Critical),
+        ("FATAL", Level::Critical),
     ])(reader, node)
 }
 

@@ -111,6 +111,7 @@ fn each_key_of_log_and_metrics_is_taken() {
     changes(r#"{"LOG": {"level": null}}"#, |c| c.log.level = None);
     changes(r#"{"LOG": {"level": "debug"}}"#, |c| c.log.level = Some(Level::Debug));
     changes(r#"{"LOG": {"level": "WARNING"}}"#, |c| c.log.level = Some(Level::Warning));
+    changes(r#"{"LOG": {"level": "WARN"}}"#, |c| c.log.level = Some(Level::Warning));
     changes(r#"{"LOG": {"trace_level": "ERROR"}}"#, |c| c.log.trace_level = Level::Error);
     changes(r#"{"LOG": {"trace_level": "CRITICAL"}}"#, |c| c.log.trace_level = Level::Critical);
     changes(r#"{"LOG": {"logger_name": "x"}}"#, |c| c.log.logger_name = "x".to_owned());
@@ -390,7 +391,8 @@ const MISTAKES: &[(&str, &str)] = &[
     (r#"{"LOG": {"level": 20}}"#, "LOG.level: must be a string"),
     (
         r#"{"LOG": {"trace_level": "LOUD"}}"#,
-        r#"LOG.trace_level: must be "DEBUG" or "INFO" or "WARNING" or "ERROR" or "CRITICAL""#,
+        "LOG.trace_level: must be \"DEBUG\" or \"INFO\" or \"WARNING\" or \"WARN\" or \"ERROR\" or \
+             \"CRITICAL\" or \"FATAL\"",
     ),
     (r#"{"METRICS": {"log": true}}"#, "METRICS.log: must be an object, {...}"),
     (
