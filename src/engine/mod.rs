@@ -210,7 +210,10 @@ impl Core for Engine {
     }
 
     fn has_work(&self) -> bool {
-        !self.unread.is_empty() || self.ports.has_outputs() || self.ports.mail.has_work()
+        !self.unread.is_empty()
+            || self.router.has_work()
+            || self.ports.has_outputs()
+            || self.ports.mail.has_work()
     }
 
     fn appetite(&self, conn: ConnId) -> usize {
@@ -319,6 +322,7 @@ impl Engine {
     }
 
     fn tick(&mut self) {
+        self.router.turn(&mut desk!(self));
         for _ in 0..TIMERS_PER_TURN {
             let Some((at, timer)) = self.timers.take_due(self.now.mono) else { break };
             match timer {

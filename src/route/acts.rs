@@ -63,8 +63,11 @@ impl Router {
             Act::Call(hook) => self.call_for_event(id, hook, &current, desk),
             Act::Authenticate => self.authenticated(id, &current, reply, desk),
             Act::Join => self.join(&current, reply, desk),
-            Act::Confirm => {
-                self.confirm(id, &current, reply, desk);
+            Act::Confirm => self.confirm(id, &current, reply, desk),
+            Act::Open => {
+                let opened = current.subscription.expect("there is one to open");
+                self.become_reader(opened);
+                self.plan_watch(opened, desk);
                 self.call_for_event(id, Hook::OnSubscribe, &current, desk)
             }
             Act::RollBack => {
@@ -224,32 +227,29 @@ impl Router {
         }
     }
 
-    /// The subscription stands: the answer, then what came meanwhile.
+    /// The subscription stands: the answer, then what came meanwhile, as far as this turn allows.
     fn confirm(
         &mut self,
         id: SessionId,
         current: &Current,
         reply: &Reply<'_>,
         desk: &mut Desk<'_>,
-    ) {
+    ) -> Option<Event> {
         let at = current.subscription.expect("there is one to confirm");
-        let phase = self.become_reader(at);
         let session = session_of(&mut self.sessions, id);
         session.subscriptions.push(at);
         let is_connected = session.conn.is_some();
         desk.metrics.subscriptions += 1;
         count(desk, current.label, true);
         self.accept(id, current, reply.data(), desk);
-        if !is_connected {
-            return;
-        }
-        if let Some(object) = reply.object() {
+        if is_connected && let Some(object) = reply.object() {
             self.start_gate(at, &Options::of(object), desk);
         }
-        if let Phase::Provisional(held) = phase {
-            self.flush_held(at, &held, desk);
+        if self.send_held(at, desk) {
+            return Some(Event::Yes);
         }
-        self.plan_watch(at, desk);
+        self.sending_held.push_back((id, at));
+        None
     }
 
     /// Takes a confirmed subscription out of its session's reach: no more messages.

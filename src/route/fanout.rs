@@ -12,11 +12,14 @@ use super::frames::{Frames, Stamps};
 use super::gate::{Gate, Room};
 use super::publication::{Options, Publication, Unusable};
 use super::readers::Wanted;
-use super::session::{Held, Phase, Subscription};
+use super::session::{HeldMessage, Phase, Subscription};
 use super::topics::TopicId;
 use super::{Desk, Router};
 use crate::arena::{Arena, ConnId, SubscriptionId, SubscriptionTag};
 use crate::config::{Level, Service};
+use crate::limits::{
+    BYTES_PER_DELIVERY, DELIVERIES_PER_MESSAGE, DELIVERIES_PER_TURN, THROTTLED_PER_TIMER,
+};
 use crate::metrics::{Dropped, Filtered};
 use crate::outbox::{Frame, TooSlow};
 use crate::time::{Instant, Wall};
@@ -122,11 +125,10 @@ impl Router {
                 continue;
             }
             apart += publications.len();
-            for publication in publications {
-                hold(&mut self.subscriptions, reader.id, publication, desk);
-            }
-            let subscription = self.subscriptions.get(reader.id);
-            if let Some(subscription) = subscription.filter(|found| found.is_confirmed()) {
+            let Some(subscription) = self.subscriptions.get_mut(reader.id) else { continue };
+            if subscription.is_held() {
+                hold_plain(subscription, publications, &mut frames, desk);
+            } else if subscription.is_confirmed() {
                 send(subscription, &mut frames, desk);
             }
         }
@@ -168,7 +170,9 @@ impl Router {
             if hold(&mut self.subscriptions, reader, publication, desk) {
                 continue;
             }
-            if let Some(id) = self.target(reader, named, is_own) {
+            if let Some(id) = self.target(reader, named, is_own)
+                && !(id != reader && hold(&mut self.subscriptions, id, publication, desk))
+            {
                 self.deliver(id, publication, &wanted, &mut frames, desk);
             }
         }
@@ -192,7 +196,8 @@ impl Router {
         readers.len()
     }
 
-    /// The subscription that a message reaches by way of a channel's reader.
+    /// The subscription that a message reaches by way of a channel's reader. It has its ok, though
+    /// what was held for it may still be going out.
     fn target(
         &self,
         reader: SubscriptionId,
@@ -203,7 +208,8 @@ impl Router {
             return Some(reader);
         }
         let session = self.subscriptions.get(reader)?.session;
-        self.find_in_phase(session, named, |phase| matches!(phase, Phase::Confirmed))
+        let reads = |phase: &Phase| matches!(phase, Phase::Confirmed | Phase::Provisional(_));
+        self.find_in_phase(session, named, reads)
     }
 
     /// Takes a message past the filters of one subscription and sends it.
@@ -216,7 +222,7 @@ impl Router {
         desk: &mut Desk<'_>,
     ) {
         let Some(subscription) = self.subscriptions.get(id) else { return };
-        if !subscription.is_confirmed() {
+        if !subscription.is_confirmed() && !subscription.is_held() {
             return;
         }
         if !self.matches_fields(subscription, wanted) {
@@ -275,22 +281,43 @@ impl Router {
         }
     }
 
-    /// Messages that came during `before_subscribe` go past the filters as if they came now.
-    pub(super) fn flush_held(&mut self, id: SubscriptionId, held: &Held, desk: &mut Desk<'_>) {
-        for text in &held.texts {
-            let Ok(publication) = Publication::parse(text) else { continue };
-            let Some(name) = publication.subscription.as_deref() else { continue };
-            let Some(named) = self.topics.find(name) else { continue };
-            let is_own = self.subscriptions.get(id).is_some_and(|own| own.topic == named);
-            let Some(target) = self.target(id, named, is_own) else { continue };
-            let service = self.topics.get(named).service.clone();
-            let wanted = wanted(&service, &publication);
-            let publications = slice::from_ref(&publication);
-            let mut stamps = stamps(publications, desk);
-            stamps.iter_mut().for_each(|stamps| stamps.received_at = None);
-            let mut frames = Frames::new(publications, name, stamps, desk);
-            self.deliver(target, &publication, &wanted, &mut frames, desk);
+    /// Sends what is held for a subscription, as far as the turn allows. Says whether that was all.
+    pub(super) fn send_held(&mut self, id: SubscriptionId, desk: &mut Desk<'_>) -> bool {
+        loop {
+            let Some(subscription) = self.subscriptions.get_mut(id) else { return true };
+            let Phase::Provisional(held) = &mut subscription.phase else { return true };
+            if self.held_cost >= DELIVERIES_PER_TURN {
+                return held.bytes() == 0;
+            }
+            let Some(message) = held.pop() else { return true };
+            let Some(conn) = subscription.conn else { continue };
+            match message {
+                HeldMessage::Frame { piece, messages } => {
+                    self.held_cost += messages;
+                    post(conn, &piece, messages, desk);
+                }
+                HeldMessage::Text(text) => {
+                    self.held_cost += DELIVERIES_PER_MESSAGE + text.len() / BYTES_PER_DELIVERY;
+                    self.send_held_text(id, &text, desk);
+                }
+            }
         }
+    }
+
+    /// A held message goes past the filters as if it came now.
+    fn send_held_text(&mut self, id: SubscriptionId, text: &str, desk: &mut Desk<'_>) {
+        let Ok(publication) = Publication::parse(text) else { return };
+        let Some(name) = publication.subscription.as_deref() else { return };
+        let Some(named) = self.topics.find(name) else { return };
+        let is_own = self.subscriptions.get(id).is_some_and(|own| own.topic == named);
+        let Some(target) = self.target(id, named, is_own) else { return };
+        let service = self.topics.get(named).service.clone();
+        let wanted = wanted(&service, &publication);
+        let publications = slice::from_ref(&publication);
+        let mut stamps = stamps(publications, desk);
+        stamps.iter_mut().for_each(|stamps| stamps.received_at = None);
+        let mut frames = Frames::new(publications, name, stamps, desk);
+        self.deliver(target, &publication, &wanted, &mut frames, desk);
     }
 
     /// The time of a throttled message has come.
@@ -307,7 +334,8 @@ impl Router {
         if !is_current {
             return;
         }
-        loop {
+        // Those that are left have their turn in what is left of this one, or in the next.
+        for _ in 0..THROTTLED_PER_TIMER {
             let mut due = None;
             gate(self, &mut |gate| due = gate.take_due(now));
             let Some(text) = due else { break };
@@ -352,6 +380,27 @@ fn post(conn: ConnId, frame: &Frame, messages: usize, desk: &mut Desk<'_>) {
     }
 }
 
+/// Keeps messages that no filter can stop: in one piece, where that has room.
+fn hold_plain(
+    subscription: &mut Subscription,
+    publications: &[Publication<'_>],
+    frames: &mut Frames<'_>,
+    desk: &mut Desk<'_>,
+) {
+    let waiting = subscription.conn.map_or(0, |conn| waiting_for(subscription, conn, desk));
+    if !frames.are_stamped() {
+        let piece = frames.get(subscription.extras.as_ref(), false).frame.clone();
+        let has_room = waiting + piece.len() <= desk.config.limits.send_queue_bytes;
+        if publications.len() == 1 || has_room {
+            let messages = publications.len();
+            return keep(subscription, HeldMessage::Frame { piece, messages }, desk);
+        }
+    }
+    for publication in publications {
+        keep(subscription, HeldMessage::Text(publication.keep()), desk);
+    }
+}
+
 /// Keeps a message for a subscription that is not confirmed yet. Says whether it was for one.
 fn hold(
     subscriptions: &mut Arena<SubscriptionTag, Subscription>,
@@ -360,18 +409,30 @@ fn hold(
     desk: &mut Desk<'_>,
 ) -> bool {
     let Some(subscription) = subscriptions.get_mut(id) else { return false };
-    let Phase::Provisional(held) = &mut subscription.phase else { return false };
-    let Some(conn) = subscription.conn else { return true };
-    let text = publication.keep();
-    let queued = desk.mail.outbox(conn).map_or(0, |outbox| outbox.blocked_bytes());
-    let bytes = queued + held.bytes + text.len();
-    if bytes > desk.config.limits.send_queue_bytes && queued + held.bytes > 0 {
-        desk.asks.too_slow.push(conn);
-        return true;
+    if !subscription.is_held() {
+        return false;
     }
-    held.bytes += text.len();
-    held.texts.push(text);
+    keep(subscription, HeldMessage::Text(publication.keep()), desk);
     true
+}
+
+fn keep(subscription: &mut Subscription, message: HeldMessage, desk: &mut Desk<'_>) {
+    let Some(conn) = subscription.conn else { return };
+    let before = waiting_for(subscription, conn, desk);
+    if before + message.len() > desk.config.limits.send_queue_bytes && before > 0 {
+        desk.asks.too_slow.push(conn);
+    } else if let Phase::Provisional(held) = &mut subscription.phase {
+        held.push(message);
+    }
+}
+
+/// Bytes that wait for a session already.
+fn waiting_for(subscription: &Subscription, conn: ConnId, desk: &Desk<'_>) -> usize {
+    let held = match &subscription.phase {
+        Phase::Provisional(held) => held.bytes(),
+        _ => 0,
+    };
+    held + desk.mail.outbox(conn).map_or(0, |outbox| outbox.blocked_bytes())
 }
 
 /// What the configuration has messages say of their times: one for each, or none at all.

@@ -55,6 +55,11 @@ impl<'a> Frames<'a> {
         }
     }
 
+    /// Whether they carry times.
+    pub fn are_stamped(&self) -> bool {
+        !self.stamps.is_empty()
+    }
+
     /// How many messages each of them is.
     pub fn messages(&self) -> usize {
         self.publications.len()

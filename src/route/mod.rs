@@ -89,6 +89,10 @@ pub struct Router {
     extras: ExtrasPool,
     /// Bytes of the events that wait in sessions whose clients have gone.
     orphaned_bytes: usize,
+    /// Sessions that have more held messages than a turn may take.
+    sending_held: VecDeque<(SessionId, SubscriptionId)>,
+    /// What held messages have cost in this turn, in deliveries.
+    held_cost: usize,
 }
 
 impl Router {
@@ -153,6 +157,23 @@ impl Router {
             Timer::Throttle(id) => self.throttle_due(at, id, desk),
             Timer::Connection(_) | Timer::Start | Timer::Shutdown => {}
         }
+    }
+
+    /// A turn of the loop begins: those go on who have more messages held than one may take.
+    pub fn turn(&mut self, desk: &mut Desk<'_>) {
+        self.held_cost = 0;
+        while let Some(&(session, id)) = self.sending_held.front() {
+            if !self.send_held(id, desk) {
+                break;
+            }
+            self.sending_held.pop_front();
+            self.event_answered(session, Reply::YES, desk);
+        }
+    }
+
+    /// Whether the next turn has something to do whatever comes.
+    pub fn has_work(&self) -> bool {
+        !self.sending_held.is_empty()
     }
 
     /// Takes over services as a new configuration has them.

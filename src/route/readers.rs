@@ -25,10 +25,10 @@ impl Router {
         }
     }
 
-    /// The subscription is confirmed. Gives the phase that it was in.
-    pub(super) fn become_reader(&mut self, id: SubscriptionId) -> Phase {
+    /// Messages go straight to the subscription from here on.
+    pub(super) fn become_reader(&mut self, id: SubscriptionId) {
         let subscription = self.subscriptions.get_mut(id).expect("it is being subscribed");
-        let phase = std::mem::replace(&mut subscription.phase, Phase::Confirmed);
+        subscription.phase = Phase::Confirmed;
         if let Some(seat) = subscription.seat {
             let topic = self.topics.get_mut(subscription.topic);
             if let Some(conn) = subscription.conn.filter(|_| subscription.extras.is_none()) {
@@ -39,7 +39,6 @@ impl Router {
             }
             self.index_reader(id);
         }
-        phase
     }
 
     /// The subscription gets no more messages; the last reader takes the channel with it.

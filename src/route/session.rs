@@ -9,6 +9,7 @@ use super::steps::Step;
 use super::topics::TopicId;
 use crate::arena::{ConnId, SessionId, SubscriptionId};
 use crate::metrics::EventLabel;
+use crate::outbox::Frame;
 use crate::time::Instant;
 
 /// One session. It outlives its connection until all its subscriptions are left.
@@ -117,7 +118,7 @@ impl Subscription {
 pub enum Phase {
     /// Authorizing, or waiting for Redis.
     Pending,
-    /// `before_subscribe` is under way; messages wait.
+    /// `before_subscribe` is under way, or what came meanwhile is being sent; messages wait.
     Provisional(Box<Held>),
     Confirmed,
     /// Its authorization has expired; its two last callbacks are under way.
@@ -129,11 +130,46 @@ pub enum Phase {
     Leaving,
 }
 
-/// Messages that came during `before_subscribe`.
+/// Messages that came during `before_subscribe`, or before those had all been sent.
 #[derive(Default, Debug)]
 pub struct Held {
-    pub texts: Vec<Rc<str>>,
-    pub bytes: usize,
+    messages: VecDeque<HeldMessage>,
+    bytes: usize,
+}
+
+/// One of them: what waits is shared by all who wait with it.
+#[derive(Debug)]
+pub enum HeldMessage {
+    /// No filter has anything to say about it, nor about those behind it: they go out like this.
+    Frame { piece: Frame, messages: usize },
+    /// The publication, to go past the filters as they are then.
+    Text(Rc<str>),
+}
+
+impl HeldMessage {
+    pub fn len(&self) -> usize {
+        match self {
+            HeldMessage::Frame { piece, .. } => piece.len(),
+            HeldMessage::Text(text) => text.len(),
+        }
+    }
+}
+
+impl Held {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn push(&mut self, message: HeldMessage) {
+        self.bytes += message.len();
+        self.messages.push_back(message);
+    }
+
+    pub fn pop(&mut self) -> Option<HeldMessage> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.len();
+        Some(message)
+    }
 }
 
 /// The end of a subscription by its authorization.

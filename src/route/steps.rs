@@ -16,6 +16,8 @@ pub enum Step {
     /// Redis has not confirmed the channel yet.
     Joining,
     BeforeSubscribe,
+    /// The ok is sent; what came meanwhile goes out, a bounded part in each turn.
+    SendingHeld,
     OnSubscribe,
     OnMessage,
     BeforeUnsubscribe,
@@ -39,7 +41,8 @@ pub enum Event {
     UnsubscribeExpiring,
     /// The next subscription of a session whose connection has gone.
     Leave,
-    /// The callback said yes (or is not configured), or Redis confirmed, or the expiry is done.
+    /// The callback said yes (or is not configured), or Redis confirmed, or what was held is sent,
+    /// or the expiry is done.
     Yes,
     /// The callback said no or could not be completed, or Redis refused.
     No,
@@ -54,8 +57,10 @@ pub enum Act {
     Authenticate,
     /// Take over the authorizer's fields, subscribe to the channel.
     Join,
-    /// Answer ok, flush held messages, start renewal and heartbeat; then `on_subscribe`.
+    /// Answer ok, then send what was held.
     Confirm,
+    /// Let messages go straight to the client, start renewal and heartbeat; then `on_subscribe`.
+    Open,
     /// Answer with the refusal; nothing of the subscription stays behind.
     RollBack,
     /// Answer with the refusal.
@@ -86,8 +91,9 @@ pub fn next(step: Step, event: Event) -> Option<(Step, Act)> {
         (S::Authorizing, E::No) => (S::Idle, Act::RollBack),
         (S::Joining, E::Yes) => (S::BeforeSubscribe, Act::Call(Hook::BeforeSubscribe)),
         (S::Joining, E::No) => (S::Idle, Act::RollBack),
-        (S::BeforeSubscribe, E::Yes) => (S::OnSubscribe, Act::Confirm),
+        (S::BeforeSubscribe, E::Yes) => (S::SendingHeld, Act::Confirm),
         (S::BeforeSubscribe, E::No) => (S::Idle, Act::RollBack),
+        (S::SendingHeld, E::Yes) => (S::OnSubscribe, Act::Open),
         (S::OnSubscribe, E::Yes | E::No) => (S::Idle, Act::Finish),
 
         (S::Idle, E::Message) => (S::OnMessage, Act::Call(Hook::OnMessage)),
@@ -130,12 +136,13 @@ mod tests {
     #[test]
     fn a_subscribe_calls_in_the_order_that_services_rely_on() {
         use Event::{No, Subscribe, Yes};
-        let acts = walk(&[Subscribe, Yes, Yes, Yes, No]);
+        let acts = walk(&[Subscribe, Yes, Yes, Yes, Yes, No]);
         let expected = [
             Act::Call(Hook::Authorizer),
             Act::Join,
             Act::Call(Hook::BeforeSubscribe),
             Act::Confirm,
+            Act::Open,
             Act::Finish,
         ];
         assert_eq!(acts, expected);
@@ -161,7 +168,13 @@ mod tests {
 
     #[test]
     fn only_an_idle_session_begins_something() {
-        let steps = [Step::Authenticating, Step::Joining, Step::OnSubscribe, Step::FarewellOn];
+        let steps = [
+            Step::Authenticating,
+            Step::Joining,
+            Step::SendingHeld,
+            Step::OnSubscribe,
+            Step::FarewellOn,
+        ];
         for step in steps {
             for event in [Event::Auth, Event::Subscribe, Event::Message, Event::Leave] {
                 assert_eq!(next(step, event), None);

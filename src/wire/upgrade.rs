@@ -26,7 +26,7 @@ pub struct Refusal {
 impl From<Refused> for Refusal {
     fn from(reason: Refused) -> Refusal {
         let detail = match reason {
-            Refused::BadRequest => "not a valid HTTP/1.1 request",
+            Refused::BadRequest => "not a request that is understood",
             Refused::Method => "the method must be GET",
             Refused::NotUpgrade => "this is a WebSocket server",
             Refused::Version => "Sec-WebSocket-Version must be 13",
@@ -135,7 +135,7 @@ pub fn check(head: &[u8]) -> Result<Request<'_>, Refusal> {
         return Err(Refused::Method.into());
     }
     if request.version != Some(1) {
-        return Err(bad("the version must be HTTP/1.1"));
+        return Err(bad("the version must be 1.1"));
     }
     if !request.path.is_some_and(|target| target.starts_with('/')) {
         return Err(bad("the request target must be a path"));

@@ -1,6 +1,8 @@
 //! Fields, order and throttle, and which of them comes first.
 
 use super::*;
+use crate::limits::THROTTLED_PER_TIMER;
+use std::time::Duration;
 
 #[test]
 fn an_extra_field_is_compared_before_an_authentication_field() {
@@ -243,5 +245,29 @@ fn the_key_unused_for_longest_is_forgotten_and_counted() {
     assert!(!order(&mut bench, "a", 4));
     assert!(order(&mut bench, "b", 1), "it was forgotten");
     assert_eq!(bench.metrics.keys_forgotten, 2);
+    bench.depart(client, true);
+}
+
+#[test]
+fn many_that_are_due_at_once_go_out_a_few_at_a_time() {
+    let mut bench = bench(&service("s", "", ""));
+    let client = bench.subscriber(&["s.a"]);
+    let keys = 3 * THROTTLED_PER_TIMER + 1;
+    for round in 0..2 {
+        for key in 0..keys {
+            let options = format!(r#""options":{{"throttle":1,"throttle_key":{key}}}"#);
+            bench.message("s.a", &(round * keys + key).to_string(), &options);
+        }
+    }
+    assert_eq!(bench.data(client).len(), keys);
+    bench.set_time(bench.now.mono.after(Duration::from_secs(1)));
+    let mut heard = Vec::new();
+    while let Some((at, timer)) = bench.timers.take_due(bench.now.mono) {
+        bench.lend(|router, desk| router.due(at, timer, desk));
+        let data = bench.data(client);
+        assert!(data.len() <= THROTTLED_PER_TIMER);
+        heard.extend(data);
+    }
+    assert_eq!(heard, (keys..2 * keys).map(|number| number.to_string()).collect::<Vec<_>>());
     bench.depart(client, true);
 }

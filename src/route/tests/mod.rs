@@ -320,6 +320,12 @@ impl Bench {
         self.set_time(end);
     }
 
+    /// A turn of the loop, in which no time passes.
+    #[track_caller]
+    fn turn(&mut self) {
+        self.lend(Router::turn);
+    }
+
     fn set_time(&mut self, mono: Instant) {
         self.now.wall.0 += mono.since(self.now.mono).as_micros() as i64;
         self.now.mono = mono;

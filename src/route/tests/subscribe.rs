@@ -3,6 +3,7 @@
 
 use super::super::session::Phase;
 use super::*;
+use crate::limits::DELIVERIES_PER_TURN;
 
 fn all_hooks() -> Bench {
     bench(&service("s", LIFE, r#""extra_fields": ["id"]"#))
@@ -374,8 +375,8 @@ fn nearly_full() -> (Bench, Client) {
         service("s", LIFE, "")
     ));
     let client = provisional(&mut bench, "s.a");
-    let text = format!(r#"{{"subscription":"s.a","data":"{}"}}"#, "x".repeat(468));
-    assert_eq!(text.len(), 500);
+    // With its envelope and header this is 500 bytes on the wire.
+    let text = format!(r#"{{"subscription":"s.a","data":"{}"}}"#, "x".repeat(445));
     for _ in 0..2 {
         bench.publish("s.a", &text);
     }
@@ -457,9 +458,63 @@ fn nothing_is_held_for_a_client_that_has_gone() {
     assert_eq!(bench.asks.too_slow, []);
     for (_, subscription) in bench.router.subscriptions.iter() {
         let Phase::Provisional(held) = &subscription.phase else { panic!("it is provisional") };
-        assert_eq!((held.bytes, held.texts.len()), (0, 0));
+        assert_eq!(held.bytes(), 0);
     }
     let order = ["before_subscribe", "on_subscribe", "before_unsubscribe", "on_unsubscribe"];
+    assert_eq!(bench.hooks(), order);
+    assert_eq!(bench.router.sessions(), 0);
+}
+
+/// A client whose `before_subscribe` takes while more is published than one turn may send.
+fn with_much_held(options: &str) -> (Bench, Client, usize) {
+    let mut bench = Bench::new(&format!(
+        r#"{{"LIMITS": {{"send_queue_bytes": 10000000}}, "SERVICES": {{{}}}}}"#,
+        service("s", LIFE, "")
+    ));
+    let client = provisional(&mut bench, "s.a");
+    let count = DELIVERIES_PER_TURN + 2;
+    for number in 0..count {
+        bench.message("s.a", &number.to_string(), options);
+    }
+    (bench, client, count)
+}
+
+#[test]
+fn much_that_was_held_goes_out_over_several_turns_and_in_order() {
+    for options in ["", r#""options":{"throttle":0}"#] {
+        let (mut bench, client, mut count) = with_much_held(options);
+        bench.answer(OK);
+        let first = bench.hear(client).len();
+        assert!(first <= DELIVERIES_PER_TURN + 1, "the ok and no more than a turn may take");
+        assert!(bench.router.has_work());
+        bench.asks(&[]);
+        bench.message("s.a", &count.to_string(), options);
+        count += 1;
+        let mut heard = first - 1;
+        while bench.router.has_work() {
+            bench.turn();
+            for data in bench.data(client) {
+                assert_eq!(data, heard.to_string());
+                heard += 1;
+            }
+        }
+        assert_eq!(heard, count);
+        assert_eq!(bench.hooks(), ["on_subscribe"]);
+        bench.message("s.a", "\"direct\"", options);
+        assert_eq!(bench.data(client), ["\"direct\""]);
+        bench.depart(client, true);
+        bench.settle();
+    }
+}
+
+#[test]
+fn a_client_that_goes_while_it_is_sent_what_was_held_is_released_like_any_other() {
+    let (mut bench, client, _) = with_much_held("");
+    bench.answer(OK);
+    bench.depart(client, true);
+    bench.turn();
+    assert!(!bench.router.has_work());
+    let order = ["on_subscribe", "before_unsubscribe", "on_unsubscribe"];
     assert_eq!(bench.hooks(), order);
     assert_eq!(bench.router.sessions(), 0);
 }
