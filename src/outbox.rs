@@ -53,6 +53,8 @@ pub struct Outbox {
     /// `send_queue_bytes`; `usize::MAX` for connections that are bounded otherwise.
     limit: usize,
     turn: Turn,
+    /// Bytes that wait elsewhere to be posted here: for a subscribe's end, for a throttle's.
+    parked: usize,
     /// No frame may follow: the last words are queued.
     sealed: bool,
     /// A client is at the other end: what is written counts as sent to clients.
@@ -128,6 +130,15 @@ impl Outbox {
         if self.turn == Turn::Blocked { self.bytes } else { 0 }
     }
 
+    /// All that waits for the peer: what its socket does not take, and what is parked.
+    pub fn waiting_bytes(&self) -> usize {
+        self.blocked_bytes() + self.parked
+    }
+
+    pub fn parked(&self) -> usize {
+        self.parked
+    }
+
     /// Whether a client is at the other end.
     pub fn is_client(&self) -> bool {
         self.is_client
@@ -201,7 +212,7 @@ impl Outbox {
 
     /// Whether more waits than may. One message of any size may wait alone.
     fn is_over(&self) -> bool {
-        self.bytes > self.limit && self.frames.len() > 1
+        self.bytes + self.parked > self.limit && self.frames.len() > 1
     }
 }
 
@@ -227,6 +238,7 @@ impl Mail {
             bytes: 0,
             limit,
             turn: Turn::Idle,
+            parked: 0,
             sealed: false,
             is_client,
         };
@@ -260,6 +272,21 @@ impl Mail {
         self.boxes.get(id)
     }
 
+    /// Counts bytes that wait elsewhere to be posted to a connection: they have one limit with those
+    /// that wait here.
+    pub fn park(&mut self, id: ConnId, bytes: usize) {
+        if let Some(outbox) = self.boxes.get_mut(id) {
+            outbox.parked += bytes;
+        }
+    }
+
+    /// They wait there no more.
+    pub fn unpark(&mut self, id: ConnId, bytes: usize) {
+        if let Some(outbox) = self.boxes.get_mut(id) {
+            outbox.parked -= bytes;
+        }
+    }
+
     /// Queues one receiver's copy of a fan-out.
     ///
     /// The limit counts what waits while the socket takes no more: a burst within one turn of the
@@ -278,7 +305,8 @@ impl Mail {
         if outbox.sealed || frame.is_empty() {
             return Ok(());
         }
-        let over = outbox.bytes.saturating_add(frame.len()) > outbox.limit;
+        let waiting = outbox.bytes.saturating_add(outbox.parked);
+        let over = waiting.saturating_add(frame.len()) > outbox.limit;
         if over && !outbox.is_empty() && outbox.turn == Turn::Blocked {
             return Err(TooSlow);
         }

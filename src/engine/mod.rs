@@ -395,6 +395,7 @@ impl Engine {
         self.ports.mail.audit();
         self.calls.audit();
         self.router.audit();
+        self.router.audit_parked(&self.ports.mail);
         self.broker.iter().for_each(Broker::audit);
         let sessions = self.clients.iter().filter(|(_, slot)| slot.session.is_some()).count();
         assert!(sessions <= self.router.sessions(), "a client's session is known");

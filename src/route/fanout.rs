@@ -21,7 +21,7 @@ use crate::limits::{
     BYTES_PER_DELIVERY, DELIVERIES_PER_MESSAGE, DELIVERIES_PER_TURN, THROTTLED_PER_TIMER,
 };
 use crate::metrics::{Dropped, Filtered};
-use crate::outbox::{Frame, TooSlow};
+use crate::outbox::{Frame, Mail, Outbox, TooSlow};
 use crate::time::{Instant, Wall};
 use crate::timers::Timer;
 
@@ -255,9 +255,17 @@ impl Router {
         desk: &mut Desk<'_>,
     ) -> Option<Filtered> {
         let limits = &desk.config.limits;
-        let room = Room { keys: limits.max_keys_per_subscription, bytes: limits.send_queue_bytes };
-        let gate = self.subscriptions.get_mut(id)?.gate.get_or_insert_default();
+        let subscription = self.subscriptions.get_mut(id)?;
+        let conn = subscription.conn?;
+        let gate = subscription.gate.get_or_insert_default();
+        let before = gate.waiting_bytes();
+        let room = Room {
+            keys: limits.max_keys_per_subscription,
+            bytes: limits.send_queue_bytes,
+            taken: waiting_for(conn, desk.mail).saturating_sub(before),
+        };
         let passage = gate.pass(desk.now.mono, options, room, text);
+        recount(desk.mail, conn, before, gate.waiting_bytes());
         if let Some(at) = gate.arm() {
             desk.timers.set(at, Timer::Throttle(id));
         }
@@ -291,6 +299,7 @@ impl Router {
             }
             let Some(message) = held.pop() else { return true };
             let Some(conn) = subscription.conn else { continue };
+            desk.mail.unpark(conn, message.len());
             match message {
                 HeldMessage::Frame { piece, messages } => {
                     self.held_cost += messages;
@@ -339,6 +348,9 @@ impl Router {
             let mut due = None;
             gate(self, &mut |gate| due = gate.take_due(now));
             let Some(text) = due else { break };
+            if let Some(conn) = self.subscriptions.get(id).and_then(|found| found.conn) {
+                desk.mail.unpark(conn, text.len());
+            }
             self.send_throttled(id, &text, desk);
         }
         gate(self, &mut |gate| {
@@ -387,7 +399,7 @@ fn hold_plain(
     frames: &mut Frames<'_>,
     desk: &mut Desk<'_>,
 ) {
-    let waiting = subscription.conn.map_or(0, |conn| waiting_for(subscription, conn, desk));
+    let waiting = subscription.conn.map_or(0, |conn| waiting_for(conn, desk.mail));
     if !frames.are_stamped() {
         let piece = frames.get(subscription.extras.as_ref(), false).frame.clone();
         let has_room = waiting + piece.len() <= desk.config.limits.send_queue_bytes;
@@ -418,21 +430,26 @@ fn hold(
 
 fn keep(subscription: &mut Subscription, message: HeldMessage, desk: &mut Desk<'_>) {
     let Some(conn) = subscription.conn else { return };
-    let before = waiting_for(subscription, conn, desk);
+    let before = waiting_for(conn, desk.mail);
     if before + message.len() > desk.config.limits.send_queue_bytes && before > 0 {
         desk.asks.too_slow.push(conn);
     } else if let Phase::Provisional(held) = &mut subscription.phase {
+        desk.mail.park(conn, message.len());
         held.push(message);
     }
 }
 
 /// Bytes that wait for a session already.
-fn waiting_for(subscription: &Subscription, conn: ConnId, desk: &Desk<'_>) -> usize {
-    let held = match &subscription.phase {
-        Phase::Provisional(held) => held.bytes(),
-        _ => 0,
-    };
-    held + desk.mail.outbox(conn).map_or(0, |outbox| outbox.blocked_bytes())
+fn waiting_for(conn: ConnId, mail: &Mail) -> usize {
+    mail.outbox(conn).map_or(0, Outbox::waiting_bytes)
+}
+
+/// What waits at a gate has become more or less.
+fn recount(mail: &mut Mail, conn: ConnId, before: usize, after: usize) {
+    match after.checked_sub(before) {
+        Some(more) => mail.park(conn, more),
+        None => mail.unpark(conn, before - after),
+    }
 }
 
 /// What the configuration has messages say of their times: one for each, or none at all.

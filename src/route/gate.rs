@@ -33,11 +33,13 @@ struct Throttle {
     waiting: Option<(Slot, Rc<str>)>,
 }
 
-/// How many keys and bytes a subscription may hold.
+/// How many keys a subscription may hold, and how many bytes its session.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     pub keys: usize,
     pub bytes: usize,
+    /// Those of the bytes that wait for the session elsewhere.
+    pub taken: usize,
 }
 
 /// What became of a message at the gate.
@@ -133,11 +135,17 @@ impl Gate {
         Some(text)
     }
 
-    /// Lets go what waits longest while too much waits. One message of any size may.
+    /// Lets go what waits longest while too much waits. One message of any size may, alone.
     fn release_over(&mut self, room: Room, passage: &mut Passage) {
-        while self.waiting_bytes > room.bytes && self.due.len() > 1 {
+        let least = usize::from(room.taken == 0);
+        while room.taken.saturating_add(self.waiting_bytes) > room.bytes && self.due.len() > least {
             passage.released.extend(self.take_first(None));
         }
+    }
+
+    /// Bytes of the messages that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// The moment at which the next throttled message may go out.
@@ -192,7 +200,7 @@ impl Gate {
 mod tests {
     use super::*;
 
-    const ROOM: Room = Room { keys: 2, bytes: 100 };
+    const ROOM: Room = Room { keys: 2, bytes: 100, taken: 0 };
 
     fn order(order: f64, key: &str) -> Options {
         Options { order: Some((order, key.as_bytes().into())), throttle: None }

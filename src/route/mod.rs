@@ -5,7 +5,7 @@
 //! messages from Redis to sessions past the filters of `gate`; `watch` is what goes on by the
 //! clock: renewals, expiries, heartbeats.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::arena::{Arena, ConnId, SessionId, SessionTag, SubscriptionId, SubscriptionTag};
 use crate::config::Config;
@@ -192,6 +192,19 @@ impl Router {
     /// Sessions whose farewell is not complete, connected ones among them.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// Checks that what is parked for each connection is counted there; for tests and simulations.
+    pub fn audit_parked(&self, mail: &Mail) {
+        let mut parked = BTreeMap::new();
+        for (_, subscription) in self.subscriptions.iter() {
+            *parked.entry(subscription.conn).or_insert(0) += subscription.parked_bytes();
+        }
+        for (_, session) in self.sessions.iter() {
+            let Some(outbox) = session.conn.and_then(|conn| mail.outbox(conn)) else { continue };
+            let expected = parked.get(&session.conn).copied().unwrap_or(0);
+            assert_eq!(outbox.parked(), expected, "what is parked is counted");
+        }
     }
 
     /// The channels that should be subscribed at Redis now.

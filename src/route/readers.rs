@@ -58,6 +58,9 @@ impl Router {
         }
         let Some(subscription) = self.subscriptions.get_mut(id) else { return };
         let seat = subscription.seat.take();
+        if let Some(conn) = subscription.conn {
+            desk.mail.unpark(conn, subscription.parked_bytes());
+        }
         if let Phase::Provisional(held) = &mut subscription.phase {
             **held = Default::default();
         }

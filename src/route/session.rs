@@ -107,6 +107,15 @@ impl Subscription {
         matches!(self.phase, Phase::Confirmed)
     }
 
+    /// Bytes of the messages that wait for its confirmation or for the end of a throttle.
+    pub fn parked_bytes(&self) -> usize {
+        let held = match &self.phase {
+            Phase::Provisional(held) => held.bytes(),
+            _ => 0,
+        };
+        held + self.gate.as_ref().map_or(0, |gate| gate.waiting_bytes())
+    }
+
     /// Whether messages are held for it.
     pub fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Provisional(_))

@@ -271,3 +271,33 @@ fn many_that_are_due_at_once_go_out_a_few_at_a_time() {
     assert_eq!(heard, (keys..2 * keys).map(|number| number.to_string()).collect::<Vec<_>>());
     bench.depart(client, true);
 }
+
+/// A session has one bound for all that waits for it, wherever it waits.
+#[test]
+fn what_is_throttled_counts_with_what_waits_in_other_subscriptions_and_in_the_queue() {
+    let mut bench = Bench::new(&format!(
+        r#"{{"LIMITS": {{"send_queue_bytes": 1000}}, "SERVICES": {{{}}}}}"#,
+        service("s", "", "")
+    ));
+    let client = bench.subscriber(&["s.a", "s.b", "s.c"]);
+    let long = format!("\"{}\"", "x".repeat(400));
+    let throttle = r#""options":{"throttle":5}"#;
+    for name in ["s.a", "s.b", "s.c"] {
+        bench.message(name, "1", throttle);
+    }
+    assert_eq!(bench.hear(client).len(), 3);
+    for name in ["s.a", "s.b"] {
+        bench.message(name, &long, throttle);
+        bench.hears(client, &[]);
+    }
+    // There is no room for a third one to wait: it goes out early.
+    bench.message("s.c", &long, throttle);
+    assert_eq!(bench.data(client), [long.as_str()]);
+    // Nor is there for two that the socket does not take.
+    bench.message("s.c", "2", "");
+    assert_eq!(bench.mail.blocked(client.conn, 0), Ok(()));
+    bench.message("s.c", &long, "");
+    assert_eq!(bench.asks.too_slow, [client.conn]);
+    bench.depart(client, false);
+    bench.settle();
+}

@@ -133,6 +133,7 @@ impl Bench {
     #[track_caller]
     fn audit(&self) {
         self.router.audit();
+        self.router.audit_parked(&self.mail);
         self.mail.audit();
         let wanted: BTreeSet<String> = self.router.channels().map(str::to_owned).collect();
         assert_eq!(wanted, self.channels, "Redis is asked for exactly the channels in use");
