@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -255,7 +256,7 @@ impl<C: Core> Shell<C> {
             || !self.scrapes.is_empty()
             || self.sockets.has_readable()
             || DOORS.iter().any(|&door| self.may_accept(door));
-        let shells = soonest(self.sockets.rests_until(), self.notifier.next_deadline());
+        let shells = soonest(self.sockets.next_deadline(), self.notifier.next_deadline());
         let deadline = soonest(self.core.next_deadline(), shells);
         let timeout = if busy { Some(Duration::ZERO) } else { self.clock.until(deadline) };
         match self.poll.poll(&mut self.events, timeout) {
@@ -265,6 +266,7 @@ impl<C: Core> Shell<C> {
         }
         self.now = self.clock.now();
         self.sockets.end_rest(self.now.mono);
+        self.dial_again();
         self.take_events();
         self.accept();
         self.read()?;
@@ -460,14 +462,7 @@ impl<C: Core> Shell<C> {
                     self.clients.close(self.poll.registry());
                     self.notifier.turn(self.now.mono, Phase::Stopping);
                 }
-                Output::Connect { conn, to } => {
-                    if let Err(why) = self.sockets.dial(conn, to, self.poll.registry()) {
-                        if sockets::is_shortage(&why) {
-                            self.core.handle(self.now, Input::Shortage);
-                        }
-                        self.core.handle(self.now, Input::Lost(conn, &why.to_string()));
-                    }
-                }
+                Output::Connect { conn, to } => self.dial(conn, to),
                 Output::HalfClose(conn) => self.sockets.half_close(conn, self.core.outbox(conn)),
                 Output::Acknowledge(conn) => self.sockets.acknowledge(conn),
                 Output::Close(conn) => self.sockets.close(conn),
@@ -481,6 +476,30 @@ impl<C: Core> Shell<C> {
             }
         }
         Ok(None)
+    }
+
+    fn dial(&mut self, conn: ConnId, to: SocketAddr) {
+        match self.sockets.dial(conn, to, self.poll.registry()) {
+            Ok(()) => {}
+            Err(error) if sockets::is_shortage(&error) => {
+                // The peer has done nothing wrong: its time runs, but the dial is not lost yet.
+                if self.sockets.put_off(conn, to, self.now.mono) {
+                    let line = self.core.log().at(self.now, Level::Warning, "connecting paused");
+                    drop(line.display("error", error));
+                }
+                self.core.handle(self.now, Input::Shortage);
+            }
+            Err(error) => self.core.handle(self.now, Input::Lost(conn, &error.to_string())),
+        }
+    }
+
+    /// Dials once more where there was no descriptor, once some may be free.
+    fn dial_again(&mut self) {
+        for (conn, to) in self.sockets.take_put_off(self.now.mono) {
+            if self.core.kind(conn).is_some() {
+                self.dial(conn, to);
+            }
+        }
     }
 
     /// Answers some of those who want to see the metrics.

@@ -15,7 +15,7 @@ use crate::arena::{ConnId, ConnTag, Table};
 use crate::limits::{SLICES_PER_WRITE, WRITES_PER_TURN};
 use crate::outbox::Outbox;
 use crate::ports::Door;
-use crate::time::Instant;
+use crate::time::{Instant, soonest};
 
 /// Descriptors that are no connections: standard streams, poll, waker, signals, listeners.
 const FIXED_DESCRIPTORS: usize = 24;
@@ -25,6 +25,10 @@ const RESERVE_MAX: usize = 64;
 
 /// After the system refused a descriptor, nothing is accepted for this long, or until one is free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// After the system refused a descriptor for a dial, it is tried again after this long, or when a
+/// descriptor comes free.
+const DIAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Silence after which the system asks whether a peer of the broker is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
@@ -79,6 +83,10 @@ pub struct Sockets {
     /// The system has refused a descriptor: accepting rests until then.
     resting: Option<Instant>,
     paused: bool,
+    /// Dials that found no descriptor.
+    put_off: Vec<(ConnId, SocketAddr)>,
+    /// When they are tried again: at once when a descriptor comes free.
+    dial_again: Option<Instant>,
     joined: Joined,
 }
 
@@ -97,6 +105,8 @@ impl Sockets {
             descriptors,
             resting: None,
             paused: false,
+            put_off: Vec::new(),
+            dial_again: None,
             joined: Joined::default(),
         }
     }
@@ -122,9 +132,9 @@ impl Sockets {
         self.resting = Some(now.after(ACCEPT_PAUSE));
     }
 
-    /// When accepting may be tried again.
-    pub fn rests_until(&self) -> Option<Instant> {
-        self.resting
+    /// When accepting or dialling may be tried again.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        soonest(self.resting, self.dial_again)
     }
 
     pub fn end_rest(&mut self, now: Instant) {
@@ -151,6 +161,22 @@ impl Sockets {
     pub fn dial(&mut self, conn: ConnId, to: SocketAddr, registry: &Registry) -> io::Result<()> {
         let stream = TcpStream::connect(to)?;
         self.register(conn, stream, true, registry)
+    }
+
+    /// Keeps a dial that found no descriptor. Says whether it is the first one.
+    pub fn put_off(&mut self, conn: ConnId, to: SocketAddr, now: Instant) -> bool {
+        self.put_off.push((conn, to));
+        self.dial_again = Some(now.after(DIAL_PAUSE));
+        self.put_off.len() == 1
+    }
+
+    /// The dials to be tried again by now; those that come too early once more are put off anew.
+    pub fn take_put_off(&mut self, now: Instant) -> Vec<(ConnId, SocketAddr)> {
+        if self.dial_again.is_none_or(|at| now < at) {
+            return Vec::new();
+        }
+        self.dial_again = None;
+        std::mem::take(&mut self.put_off)
     }
 
     fn register(
@@ -341,6 +367,7 @@ impl Sockets {
         // Nobody else has the descriptor: closing it takes it out of the poll.
         if self.sockets.remove(conn).is_some() {
             self.resting = None;
+            self.dial_again = self.dial_again.map(|_| Instant(0));
         }
     }
 }
