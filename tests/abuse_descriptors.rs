@@ -144,6 +144,30 @@ fn kept_connections_give_way() {
     }
 }
 
+/// Calls that find no descriptor wait for one: their service has done nothing wrong.
+#[test]
+fn more_calls_than_descriptors_wait_for_one_another() {
+    let redis = Redis::start();
+    let service = Service::start();
+    let config = json!({
+        "SERVICES": { "books": service.hooks(&["authorizer"]) },
+        "HTTP": { "tries": 1 },
+    });
+    let router = start(&redis, config);
+    let mut clients: Vec<Client> = (0..28).map(|_| router.client()).collect();
+    let _crowd = crowd(&router);
+    let gate = service.hold("/authorizer");
+    for client in &mut clients {
+        client.send(&subscribe("books.1"));
+    }
+    router.wait_event("connecting paused");
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.recv()["status"], "ok");
+    }
+    service.wait("/authorizer", clients.len());
+}
+
 /// All of the reserve is in the hands of a service that does not answer.
 #[test]
 fn a_stalled_service_does_not_take_the_descriptors_of_the_others() {
