@@ -274,7 +274,7 @@ fn same_option(option: Option<&(f64, Key)>, value: &Value, key: &Value) {
     let is_near = (number - expected).abs() <= expected.abs() * 1e-12;
     assert!(is_near || *number == expected, "{number} {expected}");
     if is_exact(key) {
-        assert_eq!(**found, *json::canonical(&key.to_string()), "{key}");
+        assert_eq!(found.bytes(), json::canonical(&key.to_string()), "{key}");
     }
 }
 

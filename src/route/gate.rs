@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::lru::Lru;
-use super::publication::{Key, Options};
+use super::lru::{Key, Lru};
+use super::publication::Options;
 use crate::metrics::Filtered;
 use crate::time::Instant;
 
@@ -203,11 +203,11 @@ mod tests {
     const ROOM: Room = Room { keys: 2, bytes: 100, taken: 0 };
 
     fn order(order: f64, key: &str) -> Options {
-        Options { order: Some((order, key.as_bytes().into())), throttle: None }
+        Options { order: Some((order, Key::new(key.as_bytes()))), throttle: None }
     }
 
     fn throttle(seconds: f64) -> Options {
-        Options { order: None, throttle: Some((seconds, b"n"[..].into())) }
+        Options { order: None, throttle: Some((seconds, Key::new(b"n"))) }
     }
 
     fn pass(gate: &mut Gate, at: u64, options: &Options, text: &str) -> Option<Filtered> {
@@ -275,7 +275,7 @@ mod tests {
     fn what_has_no_room_to_wait_goes_out_early() {
         let mut gate = Gate::default();
         let keyed =
-            |key: &str| Options { order: None, throttle: Some((1.0, key.as_bytes().into())) };
+            |key: &str| Options { order: None, throttle: Some((1.0, Key::new(key.as_bytes()))) };
         for key in ["a", "b"] {
             assert_eq!(pass(&mut gate, 0, &keyed(key), ""), None);
             assert_eq!(pass(&mut gate, 0, &keyed(key), key), Some(Filtered::Throttle));

@@ -5,10 +5,46 @@
 //! looking at each; only past that is there a hash table beside the entries.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::rc::Rc;
+use std::sync::LazyLock;
 
-/// A key's canonical bytes.
-pub type Key = Rc<[u8]>;
+/// A key: the canonical form of a JSON value. It is hashed once, however many maps it is looked up
+/// in and however long it is.
+#[derive(Clone, Debug)]
+pub struct Key {
+    hash: u64,
+    bytes: Rc<[u8]>,
+}
+
+/// Publishers choose the keys: they must not know what collides.
+static KEYED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl Key {
+    pub fn new(bytes: &[u8]) -> Key {
+        Key { hash: KEYED.hash_one(bytes), bytes: bytes.into() }
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Key) -> bool {
+        self.hash == other.hash
+            && (Rc::ptr_eq(&self.bytes, &other.bytes) || self.bytes == other.bytes)
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
 
 /// Up to this many keys are looked through; comparing them is cheaper than hashing one.
 const SCANNED_MAX: usize = 8;
@@ -168,7 +204,7 @@ mod tests {
     use crate::random::Random;
 
     fn key(number: u64) -> Key {
-        number.to_string().into_bytes().into()
+        Key::new(number.to_string().as_bytes())
     }
 
     /// The same with no cleverness: the oldest first.

@@ -52,7 +52,8 @@ pub use topics::ChannelChange;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {
     event::{ClientEvent, OnSubscription, pong_data, split_name},
-    publication::{Key, Publication, Unusable},
+    lru::Key,
+    publication::{Publication, Unusable},
 };
 
 /// What the router asks of others; whoever lends the desk sees to it afterwards.

@@ -4,11 +4,9 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::rc::Rc;
 
+use super::lru::Key;
 use crate::number::python_float;
 use crate::wire::json::{self, NotObject, Object};
-
-/// A key of order or throttle state: the canonical form of its JSON value. The absent key is null.
-pub type Key = Rc<[u8]>;
 
 /// What a publication or a `before_subscribe` answer asks of order and throttle.
 #[derive(Default, Debug)]
@@ -25,8 +23,9 @@ impl Options {
         let Ok(options) = Object::parse(raw) else { return Options::default() };
         let read = |value: &str, key: &str| {
             let number = read_float(options.get(value)?)?;
+            // The absent key is null.
             let key = json::canonical(options.get(key).unwrap_or("null"));
-            Some((number, Key::from(key)))
+            Some((number, Key::new(&key)))
         };
         Options { order: read("order", "order_key"), throttle: read("throttle", "throttle_key") }
     }
@@ -125,7 +124,10 @@ mod tests {
         let options = |text: &str| {
             let text = format!("{{\"options\":{text}}}");
             let options = Options::of(&Object::parse(&text).unwrap());
-            (options.order.map(|(n, key)| (n, key.to_vec())), options.throttle.map(|(n, _)| n))
+            (
+                options.order.map(|(n, key)| (n, key.bytes().to_vec())),
+                options.throttle.map(|(n, _)| n),
+            )
         };
         assert_eq!(options("3"), (None, None));
         assert_eq!(options("{}"), (None, None));
