@@ -212,11 +212,15 @@ fn status_simply(line: &[u8]) -> Option<(bool, u16)> {
     Some((is_1_1, std::str::from_utf8(digits).ok()?.parse().ok()?))
 }
 
-fn header_simply(line: &[u8]) -> Option<(String, Vec<u8>)> {
+pub fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// A header line: the name in lower case, the value without space around it.
+pub fn header_simply(line: &[u8]) -> Option<(String, Vec<u8>)> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    if name.is_empty() || !name.iter().all(is_token) || !value.iter().all(|&b| is_text(b)) {
+    if name.is_empty() || !name.iter().all(|&b| is_token(b)) || !value.iter().all(|&b| is_text(b)) {
         return None;
     }
     Some((String::from_utf8_lossy(name).to_ascii_lowercase(), value.trim_ascii().to_vec()))

@@ -142,11 +142,10 @@ fn only<'a>(headers: &[httparse::Header<'a>], name: &str) -> Result<Option<&'a s
 }
 
 fn says_close(headers: &[httparse::Header<'_>]) -> bool {
-    let options = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("Connection"));
-    let options = options.filter_map(|header| std::str::from_utf8(header.value).ok());
-    options
-        .flat_map(|value| value.split(','))
-        .any(|option| option.trim_matches([' ', '\t']).eq_ignore_ascii_case("close"))
+    let lists = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("Connection"));
+    lists
+        .flat_map(|header| header.value.split(|&byte| byte == b','))
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 #[cfg(test)]
@@ -231,6 +230,12 @@ mod tests {
                 assert_eq!(outcome(bytes.chunks(cut)), expected, "{text} by {cut}");
             }
         }
+    }
+
+    #[test]
+    fn close_is_found_beside_bytes_that_are_no_text() {
+        let request = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: \xff, close\r\n\r\n";
+        assert_eq!(outcome([&request[..]].into_iter()), ["GET / h   ."]);
     }
 
     #[test]
