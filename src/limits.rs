@@ -153,11 +153,15 @@ pub const BROKER_STRANGER_BYTES_MAX: usize = 16_384;
 /// The name of a channel at the broker.
 pub const BROKER_CHANNEL_BYTES_MAX: usize = 65_536;
 
-/// A pattern at the broker, and the name of a peer. Matching costs at most pattern times channel.
+/// A pattern at the broker, and the name of a peer. Matching costs a step for each byte of the
+/// channel and each 64 of the pattern.
 pub const BROKER_PATTERN_BYTES_MAX: usize = 1_024;
 
 /// Different patterns at the broker: each message on any channel is held against all of them.
 pub const BROKER_PATTERNS_MAX: usize = 1_024;
+
+/// All different patterns together. With the longest channel a message takes some 0.1 s at most.
+pub const BROKER_PATTERNS_BYTES_MAX: usize = 65_536;
 
 /// Names of channels and patterns that one peer of the broker is subscribed to, in bytes and with
 /// `BROKER_SUBSCRIPTION_COST` for each.

@@ -265,6 +265,9 @@ impl Broker {
         let Some(peer) = self.peers.get_mut(conn) else { return };
         let replies = &mut peer.replies;
         match (verb, words) {
+            (Verb::PubsubChannels, [pattern]) if pattern.len() > BROKER_PATTERN_BYTES_MAX => {
+                replies.error("ERR pattern too long")
+            }
             (Verb::PubsubChannels, [] | [_]) => {
                 let channels = self.subscriptions.channels(words.first().copied());
                 replies.array(channels.len());

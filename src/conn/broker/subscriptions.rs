@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::glob;
 use crate::arena::ConnId;
-use crate::limits::BROKER_PATTERNS_MAX;
+use crate::limits::{BROKER_PATTERNS_BYTES_MAX, BROKER_PATTERNS_MAX};
 
 /// The readers of one channel: at least one.
 #[derive(Default)]
@@ -26,6 +26,8 @@ impl Readers {
 pub struct Subscriptions {
     channels: BTreeMap<Rc<[u8]>, Readers>,
     patterns: BTreeMap<Rc<[u8]>, Vec<ConnId>>,
+    /// The length of all patterns.
+    pattern_bytes: usize,
 }
 
 impl Subscriptions {
@@ -63,8 +65,14 @@ impl Subscriptions {
     pub fn join_pattern(&mut self, pattern: &[u8], reader: ConnId) -> Option<Rc<[u8]>> {
         let name = match self.patterns.get_key_value(pattern) {
             Some((name, _)) => name.clone(),
-            None if self.patterns.len() >= BROKER_PATTERNS_MAX => return None,
-            None => pattern.into(),
+            None => {
+                let bytes = self.pattern_bytes + pattern.len();
+                if self.patterns.len() >= BROKER_PATTERNS_MAX || bytes > BROKER_PATTERNS_BYTES_MAX {
+                    return None;
+                }
+                self.pattern_bytes = bytes;
+                pattern.into()
+            }
         };
         self.patterns.entry(name.clone()).or_default().push(reader);
         Some(name)
@@ -75,6 +83,7 @@ impl Subscriptions {
         take_out(readers, reader);
         if readers.is_empty() {
             self.patterns.remove(pattern);
+            self.pattern_bytes -= pattern.len();
         }
     }
 
@@ -128,6 +137,8 @@ impl Subscriptions {
     pub fn audit(&self) {
         assert!(self.channels.values().all(|readers| readers.count() > 0), "a channel is read");
         assert!(self.patterns.values().all(|readers| !readers.is_empty()), "a pattern is read");
+        let bytes: usize = self.patterns.keys().map(|pattern| pattern.len()).sum();
+        assert_eq!(bytes, self.pattern_bytes, "every pattern counts");
     }
 }
 
