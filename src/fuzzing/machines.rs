@@ -9,6 +9,7 @@ use crate::config::{BrokerConfig, Config, Limits, RedisConfig};
 use crate::conn::broker::{self, Broker};
 use crate::conn::client::{Client, ClientContext, Heard};
 use crate::conn::redis::{self, Link};
+use crate::conn::scrape::{self, Asked, Scrape};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::ports::{Kind, Output, Ports};
@@ -121,16 +122,23 @@ fn play_broker(pieces: &[&[u8]]) -> Conversation {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let conn = broker.accept(address, &mut ctx).expect("there is room for one");
     let (mut sent, mut heard) = (Vec::new(), Vec::new());
-    for (index, mut piece) in pieces.iter().copied().enumerate() {
-        while let Some(message) = broker.next(conn, &mut piece, &mut ctx) {
-            heard.push((message.channel, message.payload.into_owned()));
+    for (index, piece) in pieces.iter().copied().enumerate() {
+        // Input that has to wait until replies are taken comes back.
+        let mut held = Some(piece.to_vec());
+        while let Some(bytes) = held {
+            let mut rest = bytes.as_slice();
+            while let Some(message) = broker.next(conn, &mut rest, &mut ctx) {
+                heard.push((message.channel, message.payload.into_owned()));
+            }
+            assert!(rest.is_empty(), "all is taken");
+            ctx.ports.mail.audit();
+            write_out(ctx.ports, conn, &mut sent);
+            held = broker.flushed(conn, &mut ctx);
         }
         // A look at all subscriptions after each byte would be most of the work.
         if index.is_power_of_two() || index + 1 == pieces.len() {
             broker.audit();
         }
-        ctx.ports.mail.audit();
-        write_out(ctx.ports, conn, &mut sent);
     }
     (sent, heard)
 }
@@ -239,6 +247,54 @@ fn kept(event: redis::Event<'_>) -> redis::Event<'static> {
             redis::Event::SubscribeFailed { channel, error }
         }
     }
+}
+
+/// A peer at the metrics port asks and gets the same in all cuts: at most one answer, one whole
+/// response. What it asks for stands in its first line.
+pub fn scrape(data: &[u8]) {
+    let (asked, sent, outputs) = in_all_cuts(data, play_scrape);
+    assert_eq!(sent.is_empty(), outputs.is_empty());
+    if let Some(asked) = asked {
+        let path = match asked {
+            Asked::Metrics => "/metrics",
+            Asked::Health => "/healthz",
+            Asked::Ready => "/readyz",
+        };
+        let mut lines = data.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+        let line = lines.find(|line| !line.is_empty()).unwrap_or_default();
+        let [method, target, _] = line.split(|&byte| byte == b' ').collect::<Vec<_>>()[..] else {
+            panic!("{}", line.escape_ascii());
+        };
+        let target = target.split(|&byte| byte == b'?').next();
+        assert_eq!(target, Some(path.as_bytes()));
+        assert_eq!(method == b"GET", sent.ends_with(SCRAPED.as_bytes()), "a HEAD gets no body");
+    }
+    if !sent.is_empty() {
+        assert_is_response(&sent);
+        assert_eq!(sent.starts_with(b"HTTP/1.1 200 "), asked.is_some());
+    }
+}
+
+/// What every question is answered with.
+const SCRAPED: &str = "metric 1\n";
+
+/// What was asked, what was written and what is done about the connection.
+fn play_scrape(pieces: &[&[u8]]) -> (Option<Asked>, Vec<u8>, Vec<Output>) {
+    let mut ports = Ports::default();
+    let id = ports.open(Kind::Scrape, usize::MAX);
+    let now = Now::default();
+    let mut scrape = Scrape::new(now);
+    let (mut asked, mut sent) = (None, Vec::new());
+    for mut piece in pieces.iter().copied() {
+        let mut ctx = scrape::Context { now, id, ports: &mut ports };
+        if let Some(question) = scrape.next(&mut piece, &mut ctx) {
+            assert_eq!(asked.replace(question), None, "asked once");
+            scrape.answer(200, "text/plain", SCRAPED, &mut ctx);
+        }
+        assert!(piece.is_empty(), "all is taken");
+        write_out(&mut ports, id, &mut sent);
+    }
+    (asked, sent, std::iter::from_fn(|| ports.poll()).collect())
 }
 
 fn write_out(ports: &mut Ports, conn: ConnId, into: &mut Vec<u8>) {

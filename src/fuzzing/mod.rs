@@ -24,14 +24,14 @@ mod requests;
 
 pub use events::{client_event, json, service_event};
 pub use http::http_response;
-pub use machines::{broker, client, redis};
+pub use machines::{broker, client, redis, scrape};
 pub use requests::{http_request, upgrade};
 
 /// A body: takes any bytes, panics where a property is broken.
 pub type Body = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Body); 12] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("broker", broker),
     ("client", client),
     ("client_event", client_event),
@@ -41,6 +41,7 @@ pub const TARGETS: [(&str, Body); 12] = [
     ("json", json),
     ("redis", redis),
     ("resp", resp),
+    ("scrape", scrape),
     ("service_event", service_event),
     ("upgrade", upgrade),
     ("ws", ws),
