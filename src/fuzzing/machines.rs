@@ -92,20 +92,44 @@ fn play_client(pieces: &[&[u8]]) -> Played {
 /// A peer of the broker is answered the same in all cuts, and the router gets the same messages.
 /// One that never says a 3 is answered in RESP2.
 pub fn broker(data: &[u8]) {
-    let (sent, _) = in_all_cuts(data, play_broker);
-    let mut parser = Parser::new(usize::MAX);
-    let mut rest = sent.as_slice();
-    while !data.contains(&b'3') && !rest.is_empty() {
-        let value = parser.next(&mut rest).expect("replies are RESP");
-        assert!(value.is_some(), "replies are whole: {}", sent.escape_ascii());
-    }
+    let is_resp2 = !data.contains(&b'3');
+    let (said, _) = in_all_cuts(data, |pieces| play_broker(pieces, is_resp2));
+    assert!(said.is_whole, "replies are whole: {}", said.beginning.escape_ascii());
 }
 
 /// What was written, and what the router got.
-type Conversation = (Vec<u8>, Vec<(String, Vec<u8>)>);
+type Conversation = (Said, Vec<(String, Vec<u8>)>);
+
+/// What a peer was told: the beginning, and the length and a checksum of all. Listings, again and
+/// again, are far longer than what asks for them.
+#[derive(PartialEq, Debug, Default)]
+struct Said {
+    beginning: Vec<u8>,
+    len: usize,
+    sum: u64,
+    is_whole: bool,
+}
+
+impl Said {
+    /// More is said; of RESP2, the parser knows where replies end.
+    fn add(&mut self, bytes: &[u8], resp2: Option<&mut Parser>) {
+        let room = BYTES_MAX.saturating_sub(self.len).min(bytes.len());
+        self.beginning.extend_from_slice(&bytes[..room]);
+        self.len += bytes.len();
+        for &byte in bytes {
+            // FNV-1a
+            self.sum = (self.sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        let Some(parser) = resp2 else { return };
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            self.is_whole = parser.next(&mut rest).expect("replies are RESP").is_some();
+        }
+    }
+}
 
 /// One peer, on a socket that takes everything, beside a router that reads `a`.
-fn play_broker(pieces: &[&[u8]]) -> Conversation {
+fn play_broker(pieces: &[&[u8]], is_resp2: bool) -> Conversation {
     let settings = BrokerConfig { password: Some("p".to_owned()), ..BrokerConfig::default() };
     let mut config = Config::default();
     config.redis.max_message_bytes = BYTES_MAX;
@@ -121,7 +145,9 @@ fn play_broker(pieces: &[&[u8]]) -> Conversation {
     };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let conn = broker.accept(address, &mut ctx).expect("there is room for one");
-    let (mut sent, mut heard) = (Vec::new(), Vec::new());
+    let mut said = Said { sum: 0xcbf2_9ce4_8422_2325, is_whole: true, ..Said::default() };
+    let mut parser = is_resp2.then(|| Parser::new(usize::MAX));
+    let mut heard = Vec::new();
     for (index, piece) in pieces.iter().copied().enumerate() {
         // Input that has to wait until replies are taken comes back.
         let mut held = Some(piece.to_vec());
@@ -132,7 +158,9 @@ fn play_broker(pieces: &[&[u8]]) -> Conversation {
             }
             assert!(rest.is_empty(), "all is taken");
             ctx.ports.mail.audit();
+            let mut sent = Vec::new();
             write_out(ctx.ports, conn, &mut sent);
+            said.add(&sent, parser.as_mut());
             held = broker.flushed(conn, &mut ctx);
         }
         // A look at all subscriptions after each byte would be most of the work.
@@ -140,7 +168,7 @@ fn play_broker(pieces: &[&[u8]]) -> Conversation {
             broker.audit();
         }
     }
-    (sent, heard)
+    (said, heard)
 }
 
 /// A link to Redis hears and says the same in all cuts. It is ready before anything else happens,
