@@ -125,6 +125,10 @@ pub const SCRAPES_MAX: usize = 512;
 /// Log text that waits for a stderr that takes none; past it, lines are dropped and counted.
 pub const LOG_BYTES_MAX: usize = 4 << 20;
 
+/// Errors of a configuration that are told one by one. Each may take some hundred bytes where the
+/// file has two, and nobody reads more.
+pub const CONFIG_ERRORS_MAX: usize = 100;
+
 /// Any configured duration, in seconds: some 31 years. Sums of such times are far from overflow.
 pub const CONFIG_SECONDS_MAX: u32 = 1_000_000_000;
 

@@ -157,7 +157,7 @@ pub fn list<'a, T>(
     move |reader, node| {
         let elements = reader.elements(node)?;
         // All are looked at, so that all errors come out, before one that is none counts.
-        let values: Vec<Option<T>> = elements.iter().map(|node| kind(reader, node)).collect();
+        let values: Vec<Option<T>> = elements.map(|node| kind(reader, &node)).collect();
         values.into_iter().collect()
     }
 }

@@ -12,8 +12,9 @@ use serde_json::value::RawValue;
 
 use super::suggest;
 use super::text::{interpolate, position};
+use crate::limits::CONFIG_ERRORS_MAX;
 
-/// Characters of a key that an error shows.
+/// Characters of a key that an error shows, escapes spelled out.
 const KEY_CHARS_SHOWN_MAX: usize = 64;
 
 /// What is wrong in a configuration and where. Values are never shown: they may be secret.
@@ -65,13 +66,14 @@ impl<'a> Node<'a> {
 
 fn member_path(path: &str, key: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let is_short = key.chars().nth(KEY_CHARS_SHOWN_MAX).is_none();
+    let mut escaped = key.escape_debug();
+    let shown: String = escaped.by_ref().take(KEY_CHARS_SHOWN_MAX).collect();
+    let is_short = escaped.next().is_none();
     if is_short && !key.is_empty() && key.chars().all(is_plain) {
         let dot = if path.is_empty() { "" } else { "." };
         return format!("{path}{dot}{key}");
     }
-    let shown: String = key.chars().take(KEY_CHARS_SHOWN_MAX).collect();
-    format!("{path}[\"{}\"{}]", shown.escape_debug(), if is_short { "" } else { "..." })
+    format!("{path}[\"{shown}\"{}]", if is_short { "" } else { "..." })
 }
 
 /// An object's members in the order of the file, doubled keys included.
@@ -105,6 +107,8 @@ pub struct Reader<'a> {
     environment: &'a dyn Fn(&str) -> Option<String>,
     /// With the offsets that they will be sorted by.
     errors: Vec<(usize, ConfigError)>,
+    /// Past `CONFIG_ERRORS_MAX`.
+    further: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -116,21 +120,34 @@ impl<'a> Reader<'a> {
     ) -> Result<(Reader<'a>, Node<'a>), (usize, String)> {
         let root: &RawValue =
             serde_json::from_str(text).map_err(|error| syntax_error(text, &error))?;
-        let reader = Reader { text, environment, errors: Vec::new() };
+        let reader = Reader { text, environment, errors: Vec::new(), further: 0 };
         Ok((reader, Node { path: String::new(), raw: root.get() }))
     }
 
-    /// All errors found, in the order of the file.
+    /// All errors found, in the order of the file; of very many, the last one tells the number.
     pub fn into_errors(mut self) -> Vec<ConfigError> {
         self.errors.sort_by_key(|&(offset, _)| offset);
-        self.errors.into_iter().map(|(_, error)| error).collect()
+        let mut errors: Vec<_> = self.errors.into_iter().map(|(_, error)| error).collect();
+        if self.further > 0 {
+            let problem = format!("{} further errors", self.further);
+            errors.push(ConfigError { path: String::new(), problem });
+        }
+        errors
     }
 
     /// Records what is wrong with a value. Returns `None`, which is what the value then is.
     pub fn refuse<T>(&mut self, node: &Node<'a>, problem: impl Into<String>) -> Option<T> {
-        let error = ConfigError { path: node.path.clone(), problem: problem.into() };
-        self.errors.push((self.offset(node), error));
+        self.refuse_with(node, || problem.into());
         None
+    }
+
+    fn refuse_with(&mut self, node: &Node<'a>, problem: impl FnOnce() -> String) {
+        if self.errors.len() == CONFIG_ERRORS_MAX {
+            self.further += 1;
+            return;
+        }
+        let error = ConfigError { path: node.path.clone(), problem: problem() };
+        self.errors.push((self.offset(node), error));
     }
 
     /// Where the value's text, which is a piece of the file's, begins.
@@ -152,16 +169,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The elements of an array.
-    pub fn elements(&mut self, node: &Node<'a>) -> Option<Vec<Node<'a>>> {
+    /// The elements of an array. Each is made when it is asked for: paths are far longer than
+    /// many elements.
+    pub fn elements(
+        &mut self,
+        node: &Node<'a>,
+    ) -> Option<impl Iterator<Item = Node<'a>> + use<'a>> {
         let Ok(elements) = serde_json::from_str::<Vec<&'a RawValue>>(node.raw) else {
             return self.refuse(node, "must be a list, [...]");
         };
-        let element = |(index, raw): (usize, &'a RawValue)| Node {
-            path: format!("{}[{index}]", node.path),
+        let path = node.path.clone();
+        let element = move |(index, raw): (usize, &'a RawValue)| Node {
+            path: format!("{path}[{index}]"),
             raw: raw.get(),
         };
-        Some(elements.into_iter().enumerate().map(element).collect())
+        Some(elements.into_iter().enumerate().map(element))
     }
 
     /// The members of an object, each key once.
@@ -279,12 +301,11 @@ impl<'a> Section<'_, 'a> {
 
     fn finish(self) {
         for (key, node) in &self.members {
-            let problem = match suggest::nearest(key, &self.known) {
+            self.reader.refuse_with(node, || match suggest::nearest(key, &self.known) {
                 Some(known) => format!("unknown key; did you mean {known}?"),
                 None if self.known.is_empty() => "unknown key; none is known here".to_owned(),
                 None => format!("unknown key; known here: {}", self.known.join(", ")),
-            };
-            self.reader.refuse::<()>(node, problem);
+            });
         }
     }
 }

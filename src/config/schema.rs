@@ -18,7 +18,7 @@ use crate::message::Hook;
 
 /// Reads a configuration: a JSON object with comments, in which `environment` replaces `${NAME}`.
 ///
-/// The errors are all those of the text, in its order, and show no value from it; of text that is
+/// The errors are those of the text, in its order, and show no value from it; of text that is
 /// no JSON they are the first one alone.
 pub fn parse(
     text: &str,

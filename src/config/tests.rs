@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
+use crate::limits::CONFIG_ERRORS_MAX;
 use crate::random::Random;
 
 const SECRET: &str = "s3cret";
@@ -40,6 +41,29 @@ fn refused(text: &str) -> Vec<String> {
 
 fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
+}
+
+#[test]
+fn of_very_many_errors_the_rest_is_counted() {
+    let list = |n: usize| format!("{{\"WS_ALLOWED_ORIGINS\":[{}1]}}", "1,".repeat(n - 1));
+    let told = refused(&list(CONFIG_ERRORS_MAX));
+    assert_eq!(told.len(), CONFIG_ERRORS_MAX);
+    assert_eq!(told[99], "WS_ALLOWED_ORIGINS[99]: must be a string");
+    let counted = refused(&list(CONFIG_ERRORS_MAX + 20_000));
+    assert_eq!(counted[..CONFIG_ERRORS_MAX], told);
+    assert_eq!(counted[CONFIG_ERRORS_MAX..], ["the configuration: 20000 further errors"]);
+}
+
+#[test]
+fn a_key_is_shown_no_longer_than_it_is_readable() {
+    let key = |text: &str| refused(&format!("{{{}:1}}", serde_json::to_string(text).unwrap()));
+    assert!(key(&"a".repeat(64))[0].starts_with(&format!("{}: ", "a".repeat(64))));
+    assert!(key(&"a".repeat(65))[0].starts_with(&format!("[\"{}\"...]: ", "a".repeat(64))));
+    assert!(key(&"\u{1}".repeat(12))[0].starts_with(&format!("[\"{}\"]: ", "\\u{1}".repeat(12))));
+    let wide = key(&"\u{10ffff}".repeat(64)).remove(0);
+    assert!(
+        wide.starts_with(&format!("[\"{}", "\\u{10ffff}".repeat(6))) && wide.contains("\"...]")
+    );
 }
 
 #[test]
