@@ -188,7 +188,8 @@ fn written(object: &Object<'_>, names: &[&str]) -> String {
 }
 
 fn same_members(object: &Object<'_>, members: &Map<String, Value>) {
-    for (name, value) in members {
+    // Some are enough: each is searched for among all.
+    for (name, value) in members.iter().take(100) {
         let raw = object.get(name).expect("a member of the second reading");
         assert_eq!(serde_json::from_str::<Value>(raw).ok().as_ref(), Some(value), "{name}");
     }

@@ -158,9 +158,7 @@ fn play_broker(pieces: &[&[u8]], is_resp2: bool) -> Conversation {
             }
             assert!(rest.is_empty(), "all is taken");
             ctx.ports.mail.audit();
-            let mut sent = Vec::new();
-            write_out(ctx.ports, conn, &mut sent);
-            said.add(&sent, parser.as_mut());
+            each_written(ctx.ports, conn, |bytes| said.add(bytes, parser.as_mut()));
             held = broker.flushed(conn, &mut ctx);
         }
         // A look at all subscriptions after each byte would be most of the work.
@@ -326,13 +324,18 @@ fn play_scrape(pieces: &[&[u8]]) -> (Option<Asked>, Vec<u8>, Vec<Output>) {
 }
 
 fn write_out(ports: &mut Ports, conn: ConnId, into: &mut Vec<u8>) {
+    each_written(ports, conn, |bytes| into.extend_from_slice(bytes));
+}
+
+/// Writes all that waits, piece by piece.
+fn each_written(ports: &mut Ports, conn: ConnId, mut write: impl FnMut(&[u8])) {
     while let Some(id) = ports.mail.next_prompt().or_else(|| ports.mail.next_bulk()) {
         assert_eq!(id, conn);
         let mut slices = [IoSlice::new(&[]); 64];
         let Some(outbox) = ports.mail.outbox(conn) else { return };
         let used = outbox.slices_from(0, &mut slices);
-        let before = into.len();
-        into.extend(slices[..used].iter().flat_map(|slice| slice.iter()));
-        ports.mail.written(conn, into.len() - before);
+        slices[..used].iter().for_each(|slice| write(slice));
+        let bytes = slices[..used].iter().map(|slice| slice.len()).sum();
+        ports.mail.written(conn, bytes);
     }
 }

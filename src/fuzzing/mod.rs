@@ -274,6 +274,7 @@ fn masked(frame: &[u8], mask: [u8; 4]) -> Vec<u8> {
 mod tests {
     use std::fs;
     use std::path::Path;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -294,6 +295,54 @@ mod tests {
                 count += 1;
             }
             assert!(count > 0, "{} is empty", folder.display());
+        }
+    }
+
+    /// Each is a beginning and what follows it again and again.
+    const LONG_INPUTS: [(&str, &[u8], &[u8]); 24] = [
+        (
+            "broker",
+            b"HELLO 3 AUTH default p\r\nPSUBSCRIBE *aaaaaaaab\r\n",
+            b"PUBLISH aaaaaaaaac x\r\n",
+        ),
+        ("broker", b"AUTH p\r\nMULTI\r\n", b"PING\r\n"),
+        ("client", UPGRADE, b"\x89\x80mask"),
+        ("client", UPGRADE, b"\x01\x80mask\x80\x80mask"),
+        ("client_event", b"{", b"\"\":0,"),
+        ("client_event", b"{\"event\":\"", b"\\ud83e"),
+        ("config", b"", b"// \"\n"),
+        ("config", b"{\"WS_TRUSTED_PROXIES\":[", b"1,"),
+        ("http_request", b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("http_response", b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        ("http_response", b"", b"HTTP/1.1 204 \r\n\r\n"),
+        ("http_response", b"HTTP/1.1 200 \r\n", b"a:\n"),
+        ("json", b"", b"["),
+        ("json", b"{\"a\":\"", b"\\\\"),
+        ("redis", b"+PONG\r\n", b"*3\r\n$7\r\nmessage\r\n$3\r\np:a\r\n$0\r\n\r\n"),
+        ("resp", b"", b"*0\r\n"),
+        ("resp", b"*99999\r\n", b"*1\r\n*1\r\n:1\r\n"),
+        ("scrape", b"", b"\r\n"),
+        ("service_event", b"{\"data\":[", b"{\"\":0},"),
+        ("service_event", b"{\"options\":{\"order\":\"", b"1_0"),
+        ("upgrade", b"GET / HTTP/1.1\r\nX: ", b"x"),
+        ("ws", b"", b"\x81\x80mask"),
+        ("ws", b"\x01\x80mask", b"\x00\x80mask"),
+        ("ws", b"\x01\x80mask", b"\x00\x81\0\0\0\0\xc3\x00\x81\0\0\0\0\xa9"),
+    ];
+    const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    /// What takes the square of its input would take minutes.
+    #[test]
+    fn long_inputs_hold_in_time() {
+        for (target, start, unit) in LONG_INPUTS {
+            let (_, body) = TARGETS.iter().find(|(name, _)| *name == target).unwrap();
+            let input = [start, &unit.repeat(100_000 / unit.len())].concat();
+            let begun = Instant::now();
+            body(&input);
+            let taken = begun.elapsed();
+            assert!(taken < Duration::from_secs(30), "{target} {}", unit.escape_ascii());
         }
     }
 
