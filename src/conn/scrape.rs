@@ -9,6 +9,7 @@ use crate::arena::ConnId;
 use crate::limits::{HEADERS_MAX, LINGER_BYTES_MAX, SCRAPE_HEAD_BYTES_MAX, SCRAPE_SECONDS_MAX};
 use crate::ports::{Output, Ports};
 use crate::time::{Instant, Now};
+use crate::wire::http::response::end_of_head;
 
 /// Time from the answer to closing, for a peer that does not close first; as long again while
 /// the answer is still being taken.
@@ -72,18 +73,20 @@ impl Scrape {
             self.discard(bytes.len(), ctx);
             return None;
         };
+        // Blank lines before a request are ignored (RFC 9112, section 2.2).
+        let is_blank = |byte: &&u8| head.is_empty() && matches!(byte, b'\r' | b'\n');
+        let blank = bytes.iter().take_while(is_blank).count();
         let room = SCRAPE_HEAD_BYTES_MAX - head.len();
-        let taken = bytes.len().min(room);
-        head.extend_from_slice(&bytes[..taken]);
-        let full = head.len() == SCRAPE_HEAD_BYTES_MAX;
+        let taken = (bytes.len() - blank).min(room);
+        let had = head.len();
+        head.extend_from_slice(&bytes[blank..blank + taken]);
         let mut asked = None;
-        match parse(head) {
+        match parse(head, had) {
             Request::Asked { asked: question, without_body } => {
                 self.state = State::Asked { without_body };
                 asked = Some(question);
             }
             Request::Refused(status) => self.refuse(status, ctx),
-            Request::Partial if full => self.refuse(431, ctx),
             Request::Partial => {}
         }
         self.discard(bytes.len() - taken, ctx);
@@ -178,17 +181,24 @@ enum Request {
     Refused(u16),
 }
 
-/// Reads a head from its beginning; heads are small and mostly come whole, so that nothing is
-/// gained by going on where the last call stopped. A missing `Host` passes, against RFC 9112
-/// section 3.2: hand-written health checks often lack it, and there is but one host here.
-fn parse(head: &[u8]) -> Request {
+/// Reads a head once it is complete; the first `seen` bytes are known not to be. A missing `Host`
+/// passes, against RFC 9112 section 3.2: hand-written health checks often lack it, and there is but
+/// one host here.
+fn parse(head: &[u8], seen: usize) -> Request {
+    // Whoever speaks TLS, say, is told at once.
+    if head.first().is_some_and(|first| !first.is_ascii_graphic()) {
+        return Request::Refused(400);
+    }
+    if end_of_head(head, seen).is_none() {
+        let is_full = head.len() == SCRAPE_HEAD_BYTES_MAX;
+        return if is_full { Request::Refused(431) } else { Request::Partial };
+    }
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Request::Partial,
         Err(httparse::Error::TooManyHeaders) => return Request::Refused(431),
-        Err(_) => return Request::Refused(400),
+        Ok(httparse::Status::Partial) | Err(_) => return Request::Refused(400),
     }
     let target = request.path.unwrap_or_default();
     let path = target.split_once('?').map_or(target, |(path, _)| path);
@@ -354,6 +364,7 @@ mod tests {
             ("GET /healthz HTTP/1.0\r\n\r\n", "Health"),
             ("GET /readyz? HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", "Ready"),
             ("\r\nHEAD /metrics HTTP/1.1\r\n\r\n", "Metrics"),
+            ("\r\n\r\n\n\nGET /metrics HTTP/1.1\n\n", "Metrics"),
             (&longest, "Metrics"),
             ("GET / HTTP/1.1\r\n\r\n", "404"),
             ("GET /metrics/ HTTP/1.1\r\n\r\n", "404"),
@@ -363,6 +374,9 @@ mod tests {
             ("GET /metrics HTTP/2.0\r\n\r\n", "400"),
             ("GET /metrics HTTP/1.1\r\na b: c\r\n\r\n", "400"),
             ("\u{16}\u{3}\u{1}\u{0}\u{ff}", "400"),
+            (" GET /metrics HTTP/1.1\r\n", "400"),
+            ("GET \u{1}", "more"),
+            ("GET \u{1}\n\n", "400"),
             (&many_headers, "431"),
             (&long, "431"),
             (&endless, "431"),

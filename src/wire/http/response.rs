@@ -213,7 +213,7 @@ fn starts_alike(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Where the head ends, its blank line included; the first `seen` bytes were searched before.
-fn end_of_head(bytes: &[u8], seen: usize) -> Option<usize> {
+pub fn end_of_head(bytes: &[u8], seen: usize) -> Option<usize> {
     let mut at = seen.saturating_sub(2);
     while let Some(found) = bytes[at..].iter().position(|&byte| byte == b'\n') {
         at += found + 1;
