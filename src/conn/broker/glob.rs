@@ -151,8 +151,6 @@ fn take_class(class: &[u8], byte: u8) -> (bool, &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
     use crate::limits::BROKER_CHANNEL_BYTES_MAX;
     use crate::random::Random;
@@ -239,10 +237,8 @@ mod tests {
         let text = "a".repeat(BROKER_CHANNEL_BYTES_MAX);
         for part in ["*a", "a", "?", "[^b]"] {
             let pattern = part.repeat(1_000 / part.len());
-            let start = Instant::now();
             assert!(!matches(format!("*{pattern}b").as_bytes(), text.as_bytes()));
             assert!(matches(format!("*{pattern}").as_bytes(), text.as_bytes()));
-            assert!(start.elapsed() < Duration::from_secs(10), "{part}");
         }
     }
 }
