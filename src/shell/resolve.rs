@@ -1,7 +1,8 @@
 //! Names, looked up with the system's resolver on a few threads: the loop never waits for one.
+//! `localhost` needs neither.
 
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -11,6 +12,11 @@ use mio::{Registry, Token, Waker};
 /// Look-ups at once. There is one at a time for a name, and hardly a configuration has more names:
 /// a name that hangs for half a minute holds up no other.
 const THREADS_MAX: usize = 32;
+
+/// What this name always means (RFC 6761, section 6.3), whatever the system's tables have. Servers
+/// listen on the first address, some on both.
+const LOCALHOST: &str = "localhost";
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 type Addresses = Result<Vec<IpAddr>, String>;
 
@@ -58,6 +64,11 @@ impl Resolver {
     /// Asks for a name's addresses. The engine asks once for a name at a time.
     pub fn ask(&mut self, host: &str) {
         self.open += 1;
+        if host.eq_ignore_ascii_case(LOCALHOST) {
+            // We have the other end: it takes the answer.
+            self.shared.answer(host.to_owned(), Ok(LOOPBACK.into()));
+            return;
+        }
         if self.open > self.threads && self.threads < THREADS_MAX {
             let shared = self.shared.clone();
             let spawned = thread::Builder::new()
@@ -87,10 +98,15 @@ impl Shared {
             };
             let Ok(host) = question else { return };
             let found = (self.look_up)(&host);
-            if self.answers.send((host, found)).is_err() || self.waker.wake().is_err() {
+            if !self.answer(host, found) {
                 return;
             }
         }
+    }
+
+    /// Hands an answer to the loop; false: there is none any more.
+    fn answer(&self, host: String, found: Addresses) -> bool {
+        self.answers.send((host, found)).is_ok() && self.waker.wake().is_ok()
     }
 }
 
@@ -138,5 +154,17 @@ mod tests {
             assert_eq!(found, (name, Ok(vec![Ipv4Addr::LOCALHOST.into()])));
         }
         assert_eq!(resolver.threads, 21, "a thread is started where none is free");
+    }
+
+    #[test]
+    fn localhost_needs_no_thread() {
+        let mut poll = Poll::new().unwrap();
+        let mut resolver = Resolver::with(some_hang, poll.registry(), Token(7)).unwrap();
+        resolver.ask("LocalHost");
+        let mut events = Events::with_capacity(8);
+        poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
+        assert_eq!(events.iter().next().map(|event| event.token()), Some(Token(7)));
+        assert_eq!(resolver.take(), Some(("LocalHost".to_owned(), Ok(LOOPBACK.into()))));
+        assert_eq!((resolver.threads, resolver.open), (0, 0));
     }
 }
