@@ -53,7 +53,7 @@ pub const RESP_DEPTH_MAX: usize = 32;
 /// arrives before a reset could overtake it.
 pub const LINGER_BYTES_MAX: usize = 2 << 20;
 
-/// Bytes of the one buffer that all sockets are read into.
+/// Bytes of the one buffer that all sockets are read into, at the most.
 pub const SCRATCH_BYTES: usize = 65_536;
 
 /// Bytes taken from one Redis in one turn of the loop.

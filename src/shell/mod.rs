@@ -19,7 +19,8 @@ use crate::arena::ConnId;
 use crate::config::{self, Config, Level};
 use crate::engine::{Engine, Setup};
 use crate::limits::{
-    ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, OTHER_ACCEPTS_PER_TURN, SCRAPES_PER_TURN, SCRATCH_BYTES,
+    ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, CLIENT_READ_BYTES_PER_TURN, OTHER_ACCEPTS_PER_TURN,
+    SCRAPES_PER_TURN, SCRATCH_BYTES,
 };
 use crate::outbox::Outbox;
 use crate::ports::{Core, Door, Input, Kind, Output};
@@ -172,7 +173,7 @@ struct Shell<C> {
     clock: Clock,
     now: Now,
     started: SystemTime,
-    /// All sockets are read into this one buffer.
+    /// All sockets are read into this one buffer; it grows with what comes at once.
     scratch: Vec<u8>,
     /// Links to Redis whose commands are to be written.
     commands: Vec<ConnId>,
@@ -242,7 +243,7 @@ impl<C: Core> Shell<C> {
             clock,
             now,
             started: SystemTime::now(),
-            scratch: vec![0; SCRATCH_BYTES],
+            scratch: vec![0; CLIENT_READ_BYTES_PER_TURN],
             commands: Vec::new(),
             commanded: 0,
             later: VecDeque::new(),
@@ -431,6 +432,9 @@ impl<C: Core> Shell<C> {
                     let input = Input::Received(conn, &self.scratch[..bytes]);
                     self.core.handle(self.now, input);
                     budget = budget.saturating_sub(bytes);
+                    if bytes == self.scratch.len() && bytes < SCRATCH_BYTES {
+                        self.scratch.resize(2 * bytes, 0);
+                    }
                     if drained {
                         return Ok(());
                     }
