@@ -93,15 +93,15 @@ pub const DELIVERIES_PER_MESSAGE: usize = 16;
 
 /// Messages on one channel that go out in one piece, unless one alone is longer.
 pub const TOGETHER_BYTES_MAX: usize = 65_536;
+/// What a delivery costs, in usual ones, where order or throttle have to be asked: with a thousand
+/// keys in each of many subscriptions nothing of it is at hand.
+pub const DELIVERIES_PER_GATE: usize = 16;
+
 /// Bytes of a message that cost as much as a delivery, where it has to be parsed once more.
 pub const BYTES_PER_DELIVERY: usize = 32;
 
 /// Moments that are dealt with in one turn: thousands of pings may be due at once.
 pub const TIMERS_PER_TURN: usize = 512;
-
-/// Throttled messages that one subscription sends at one such moment: thousands of keys may be due
-/// at once.
-pub const THROTTLED_PER_TIMER: usize = 4;
 
 /// Fan-out writes in one turn: at some 7 µs each, replies wait at most 4 ms behind them.
 pub const BULK_WRITES_PER_TURN: usize = 512;

@@ -18,7 +18,7 @@ use super::{Desk, Router};
 use crate::arena::{Arena, ConnId, SubscriptionId, SubscriptionTag};
 use crate::config::{Level, Service};
 use crate::limits::{
-    BYTES_PER_DELIVERY, DELIVERIES_PER_MESSAGE, DELIVERIES_PER_TURN, THROTTLED_PER_TIMER,
+    BYTES_PER_DELIVERY, DELIVERIES_PER_GATE, DELIVERIES_PER_MESSAGE, DELIVERIES_PER_TURN,
 };
 use crate::metrics::{Dropped, Filtered};
 use crate::outbox::{Frame, Mail, Outbox, TooSlow};
@@ -43,8 +43,7 @@ fn is_plain(
     let options = &publication.options;
     let mut fields = service.filter_fields.iter();
     publication.subscription.as_deref() == Some(channel)
-        && options.order.is_none()
-        && options.throttle.is_none()
+        && options.is_empty()
         && !fields.any(|name| publication.get(name).is_some())
         && !desk.log.is_on(Level::Debug)
 }
@@ -55,8 +54,8 @@ impl Router {
         self.topics.find(channel).map_or(0, |topic| self.topics.get(topic).seats.readers().len())
     }
 
-    /// Messages came on a channel, one behind the other. Gives the number of readers that they
-    /// were taken to, each message apart where it had to be.
+    /// Messages came on a channel, one behind the other. Gives what that has cost, in deliveries:
+    /// the readers that they were taken to, each message apart where it had to be.
     pub fn publish(
         &mut self,
         channel: &str,
@@ -152,6 +151,8 @@ impl Router {
         let wanted = wanted(&service, publication);
         let publications = slice::from_ref(publication);
         let mut frames = Frames::new(publications, name, stamps(publications, desk), desk);
+        let asks_gates = !publication.options.is_empty();
+        let cost = if asks_gates { DELIVERIES_PER_GATE } else { 1 };
         // A trace wants the reason for each session that a message does not reach.
         let may_look_up = is_own && !desk.log.trace_is_on();
         if may_look_up && let Some((found, others)) = self.candidates(topic, &wanted) {
@@ -162,7 +163,7 @@ impl Router {
             for &id in &found {
                 self.deliver(id, publication, &unasked, &mut frames, desk);
             }
-            return held + found.len();
+            return held + cost * found.len();
         }
         let readers = self.topics.get(topic).seats.readers().len();
         for index in 0..readers {
@@ -176,7 +177,7 @@ impl Router {
                 self.deliver(id, publication, &wanted, &mut frames, desk);
             }
         }
-        readers
+        cost * readers
     }
 
     /// Keeps a message for all of an indexed topic's readers that are not confirmed yet: for how
@@ -229,7 +230,7 @@ impl Router {
             return filtered(subscription, publication, Filtered::Fields, desk);
         }
         let options = &publication.options;
-        if options.order.is_some() || options.throttle.is_some() {
+        if !options.is_empty() {
             let reason = self.pass_gate(id, options, || publication.keep(), desk);
             let Some(subscription) = self.subscriptions.get(id) else { return };
             if let Some(reason) = reason {
@@ -283,7 +284,7 @@ impl Router {
         options: &Options,
         desk: &mut Desk<'_>,
     ) {
-        if options.order.is_some() || options.throttle.is_some() {
+        if !options.is_empty() {
             // On a fresh gate everything passes: nothing will wait, so no text is asked for.
             let _ = self.pass_gate(id, options, || "".into(), desk);
         }
@@ -343,11 +344,10 @@ impl Router {
         if !is_current {
             return;
         }
-        // Those that are left have their turn in what is left of this one, or in the next.
-        for _ in 0..THROTTLED_PER_TIMER {
-            let mut due = None;
-            gate(self, &mut |gate| due = gate.take_due(now));
-            let Some(text) = due else { break };
+        // One: thousands of keys may be due at once, and the next has its own timer.
+        let mut due = None;
+        gate(self, &mut |gate| due = gate.take_due(now));
+        if let Some(text) = due {
             if let Some(conn) = self.subscriptions.get(id).and_then(|found| found.conn) {
                 desk.mail.unpark(conn, text.len());
             }

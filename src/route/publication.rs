@@ -17,6 +17,10 @@ pub struct Options {
 }
 
 impl Options {
+    pub fn is_empty(&self) -> bool {
+        self.order.is_none() && self.throttle.is_none()
+    }
+
     /// Reads the `options` of an object; what is no object, or cannot be read, counts as absent.
     pub fn of(object: &Object<'_>) -> Options {
         let Some(raw) = object.get("options") else { return Options::default() };
