@@ -232,23 +232,23 @@ fn play_redis(pieces: &[&[u8]]) -> (Vec<u8>, Vec<redis::Event<'static>>) {
         if link.conn() != Some(conn) {
             break;
         }
-        while let Some(event) = link.next(&mut piece, &mut ctx) {
-            match &event {
-                redis::Event::Ready => {
-                    link.subscribe("a", &mut ctx);
-                    link.subscribe("b", &mut ctx);
-                }
-                redis::Event::Message { .. } if wants_a => {
-                    link.unsubscribe("a", &mut ctx);
-                    wants_a = false;
-                }
-                redis::Event::Message { .. } => {
-                    link.subscribe("a", &mut ctx);
-                    wants_a = true;
-                }
-                _ => {}
+        while let Some(event) = link.next(&mut piece, &mut ctx).map(kept) {
+            let mut next = Some(event);
+            // Messages on the same channel as the one before may be taken without a look.
+            while let Some(event) = next {
+                change_mind(&mut link, &event, &mut wants_a, &mut ctx);
+                next = match &event {
+                    redis::Event::Message { channel, .. } => {
+                        let payload = link.next_on(channel, BYTES_MAX / 2, &mut piece);
+                        payload.map(|payload| redis::Event::Message {
+                            channel: channel.clone(),
+                            payload: payload.to_vec().into(),
+                        })
+                    }
+                    _ => None,
+                };
+                heard.push(event);
             }
-            heard.push(kept(event));
         }
         assert!(piece.is_empty(), "all is taken");
         write_out(ctx.ports, conn, &mut sent);
@@ -258,6 +258,30 @@ fn play_redis(pieces: &[&[u8]]) -> (Vec<u8>, Vec<redis::Event<'static>>) {
         sent.clear();
     }
     (sent, heard)
+}
+
+/// Subscribes to both channels, then to `a` and not by turns.
+fn change_mind(
+    link: &mut Link,
+    event: &redis::Event<'_>,
+    wants_a: &mut bool,
+    ctx: &mut redis::Context<'_>,
+) {
+    match event {
+        redis::Event::Ready => {
+            link.subscribe("a", ctx);
+            link.subscribe("b", ctx);
+        }
+        redis::Event::Message { .. } if *wants_a => {
+            link.unsubscribe("a", ctx);
+            *wants_a = false;
+        }
+        redis::Event::Message { .. } => {
+            link.subscribe("a", ctx);
+            *wants_a = true;
+        }
+        _ => {}
+    }
 }
 
 fn kept(event: redis::Event<'_>) -> redis::Event<'static> {
