@@ -45,7 +45,8 @@ fn matches_by_place(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// A pattern by its places: before each part that stands for one byte, and at its end. A set of
-/// places has a bit for each, and all of them move on together (Baeza-Yates and Gonnet's Shift-And).
+/// places has a bit for each, and all of them move on together (Shift-And, by Baeza-Yates and
+/// Gonnet).
 struct Places<'p> {
     /// The pattern from each part on that stands for one byte.
     parts: Vec<&'p [u8]>,
