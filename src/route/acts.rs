@@ -237,6 +237,10 @@ impl Router {
     ) -> Option<Event> {
         let at = current.subscription.expect("there is one to confirm");
         let session = session_of(&mut self.sessions, id);
+        // Most sessions have one.
+        if session.subscriptions.is_empty() {
+            session.subscriptions.reserve_exact(1);
+        }
         session.subscriptions.push(at);
         let is_connected = session.conn.is_some();
         desk.metrics.subscriptions += 1;

@@ -37,16 +37,16 @@ impl Router {
     pub fn departed(&mut self, id: SessionId, handle_waiting: bool, desk: &mut Desk<'_>) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.conn = None;
-        let is_too_much = self.orphaned_bytes + session.waiting_bytes > ORPHANED_BYTES_MAX;
-        if handle_waiting && is_too_much && !session.waiting.is_empty() {
+        let is_too_much = self.orphaned_bytes + session.waiting_bytes() > ORPHANED_BYTES_MAX;
+        if handle_waiting && is_too_much && session.waiting() > 0 {
             let line = desk.log.at(desk.now, Level::Warning, "events dropped").session(id);
-            let line = line.number("events", session.waiting.len() as u64);
+            let line = line.number("events", session.waiting() as u64);
             drop(line.text("reason", "too much waits of clients that have gone"));
         }
         if !handle_waiting || is_too_much {
             session.drop_waiting();
         }
-        self.orphaned_bytes += session.waiting_bytes;
+        self.orphaned_bytes += session.waiting_bytes();
         let current = session.current.as_ref().and_then(|current| current.subscription);
         let seated: Vec<_> = session.subscriptions.iter().copied().chain(current).collect();
         for id in seated {
@@ -333,8 +333,8 @@ impl Session {
     /// Whether as much waits as may.
     fn is_full(&self, desk: &Desk<'_>) -> bool {
         let limits = &desk.config.limits;
-        let many = self.waiting.len() >= limits.max_queued_events_per_session;
-        self.step != Step::Idle && (many || self.waiting_bytes > limits.max_message_bytes)
+        let many = self.waiting() >= limits.max_queued_events_per_session;
+        self.step != Step::Idle && (many || self.waiting_bytes() > limits.max_message_bytes)
     }
 }
 

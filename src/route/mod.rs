@@ -224,7 +224,7 @@ impl Router {
         let counted: usize = self.sessions.iter().map(|(_, session)| session.kept_bytes).sum();
         assert_eq!(counted, kept, "what subscriptions keep is counted");
         let orphans = self.sessions.iter().filter(|(_, session)| session.conn.is_none());
-        let orphaned: usize = orphans.map(|(_, session)| session.waiting_bytes).sum();
+        let orphaned: usize = orphans.map(|(_, session)| session.waiting_bytes()).sum();
         assert_eq!(self.orphaned_bytes, orphaned, "what waits of those who have gone is counted");
         for (id, session) in self.sessions.iter() {
             for &subscription in &session.subscriptions {
@@ -233,7 +233,7 @@ impl Router {
             }
             let finished = session.conn.is_none() && session.step == Step::Idle;
             assert!(!finished || !session.subscriptions.is_empty(), "finished sessions are gone");
-            assert!(session.step != Step::Idle || session.waiting.is_empty(), "idle handles");
+            assert!(session.step != Step::Idle || session.waiting() == 0, "idle handles");
             assert_eq!(session.current.is_some(), session.step != Step::Idle, "in hand");
         }
         for (id, subscription) in self.subscriptions.iter() {

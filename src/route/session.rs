@@ -25,13 +25,19 @@ pub struct Session {
     pub subscriptions: Vec<SubscriptionId>,
     /// Bytes of the names and extra fields of all its subscriptions, in whatever phase.
     pub kept_bytes: usize,
-    /// Events that wait for the one in hand: their texts.
-    pub waiting: VecDeque<Box<str>>,
-    pub waiting_bytes: usize,
+    /// Events that wait for the one in hand; most sessions never have any.
+    waiting: Option<Box<Waiting>>,
     /// The connection is not read until less waits.
     pub paused: bool,
     /// It has sent text that is no JSON, and the log has said so.
     pub was_warned_of: bool,
+}
+
+/// Texts of events in the order of their coming: at least one.
+#[derive(Default)]
+struct Waiting {
+    texts: VecDeque<Box<str>>,
+    bytes: usize,
 }
 
 impl Session {
@@ -43,34 +49,44 @@ impl Session {
             auth: None,
             subscriptions: Vec::new(),
             kept_bytes: 0,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
+            waiting: None,
             paused: false,
             was_warned_of: false,
         }
     }
 
     pub fn is_busy(&self) -> bool {
-        self.step != Step::Idle || !self.waiting.is_empty()
+        self.step != Step::Idle || self.waiting.is_some()
+    }
+
+    /// How many events wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.texts.len())
+    }
+
+    /// Bytes of the events that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
     pub fn push_waiting(&mut self, text: Box<str>) {
-        self.waiting_bytes += text.len();
-        self.waiting.push_back(text);
+        let waiting = self.waiting.get_or_insert_default();
+        waiting.bytes += text.len();
+        waiting.texts.push_back(text);
     }
 
     pub fn pop_waiting(&mut self) -> Option<Box<str>> {
-        let text = self.waiting.pop_front()?;
-        self.waiting_bytes -= text.len();
-        if self.waiting.is_empty() {
-            self.waiting = VecDeque::new();
+        let waiting = self.waiting.as_mut()?;
+        let text = waiting.texts.pop_front()?;
+        waiting.bytes -= text.len();
+        if waiting.texts.is_empty() {
+            self.waiting = None;
         }
         Some(text)
     }
 
     pub fn drop_waiting(&mut self) {
-        self.waiting = VecDeque::new();
-        self.waiting_bytes = 0;
+        self.waiting = None;
     }
 }
 
