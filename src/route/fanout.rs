@@ -95,7 +95,7 @@ impl Router {
             let plain = rest.iter().take_while(is_plain).count();
             if plain > 0 {
                 let (together, behind) = rest.split_at(plain);
-                readers += self.spread_plain(channel, topic, together, desk);
+                readers += self.spread_plain(topic, together, desk);
                 rest = behind;
             } else {
                 readers += self.spread_one(channel, topic, first, desk);
@@ -108,12 +108,11 @@ impl Router {
     /// Messages that no filter can keep from a reader: all of them are one piece for each.
     fn spread_plain(
         &mut self,
-        channel: &str,
         topic: TopicId,
         publications: &[Publication<'_>],
         desk: &mut Desk<'_>,
     ) -> usize {
-        let mut frames = Frames::new(publications, channel, stamps(publications, desk), desk);
+        let mut frames = Frames::new(publications, stamps(publications, desk), desk);
         let mut direct: Option<Frame> = None;
         let readers = self.topics.get(topic).seats.readers();
         let mut apart = 0;
@@ -150,7 +149,7 @@ impl Router {
         let service = self.topics.get(named).service.clone();
         let wanted = wanted(&service, publication);
         let publications = slice::from_ref(publication);
-        let mut frames = Frames::new(publications, name, stamps(publications, desk), desk);
+        let mut frames = Frames::new(publications, stamps(publications, desk), desk);
         let asks_gates = !publication.options.is_empty();
         let cost = if asks_gates { DELIVERIES_PER_GATE } else { 1 };
         // A trace wants the reason for each session that a message does not reach.
@@ -326,7 +325,7 @@ impl Router {
         let publications = slice::from_ref(&publication);
         let mut stamps = stamps(publications, desk);
         stamps.iter_mut().for_each(|stamps| stamps.received_at = None);
-        let mut frames = Frames::new(publications, name, stamps, desk);
+        let mut frames = Frames::new(publications, stamps, desk);
         self.deliver(target, &publication, &wanted, &mut frames, desk);
     }
 
@@ -367,7 +366,7 @@ impl Router {
         let line = desk.log.trace(desk.now, "sending throttled message");
         drop(line.session(subscription.session).text("subscription", name));
         let stamps = if desk.config.message_metadata { vec![Stamps::default()] } else { vec![] };
-        let mut frames = Frames::new(slice::from_ref(&publication), name, stamps, desk);
+        let mut frames = Frames::new(slice::from_ref(&publication), stamps, desk);
         send(subscription, &mut frames, desk);
     }
 }

@@ -1,6 +1,7 @@
 //! What clients get of publications: frames, encoded once per distinct set of extra fields and
 //! shared by all their receivers.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -9,7 +10,7 @@ use super::fields::Extras;
 use super::publication::Publication;
 use crate::outbox::Frame;
 use crate::time::Wall;
-use crate::wire::json::{ObjectWriter, quoted};
+use crate::wire::json::ObjectWriter;
 use crate::wire::ws::encode_text;
 
 /// What `MESSAGE_METADATA` adds to a message besides `sent_at`.
@@ -22,7 +23,8 @@ pub(super) struct Stamps {
 /// Frames of publications that go out together, by the extra fields of those who get them.
 pub(super) struct Frames<'a> {
     publications: &'a [Publication<'a>],
-    subscription: String,
+    /// The name that all of them have, as a JSON string.
+    subscription: Cow<'a, str>,
     /// One for each publication, or none at all.
     stamps: Vec<Stamps>,
     sent_at: Wall,
@@ -41,13 +43,12 @@ pub(super) struct Encoded {
 impl<'a> Frames<'a> {
     pub fn new(
         publications: &'a [Publication<'a>],
-        name: &str,
         stamps: Vec<Stamps>,
         desk: &Desk<'_>,
     ) -> Frames<'a> {
         Frames {
             publications,
-            subscription: quoted(name),
+            subscription: publications.first().map_or("null".into(), Publication::quoted_name),
             stamps,
             sent_at: desk.now.wall,
             last: None,
@@ -115,7 +116,7 @@ impl<'a> Frames<'a> {
             return json;
         }
         let mut message = ObjectWriter::default();
-        message.raw("event", "\"message\"").raw("subscription", &self.subscription);
+        message.raw("event", "\"message\"").raw("subscription", &*self.subscription);
         message.raw("data", data);
         if let Some(published_at) = stamps.and_then(|stamps| stamps.published_at) {
             message.raw("published_at", format!("\"{published_at}\""));

@@ -94,6 +94,16 @@ impl<'a> Publication<'a> {
         })
     }
 
+    /// The name as a JSON string.
+    pub fn quoted_name(&self) -> Cow<'a, str> {
+        match &self.subscription {
+            // As it was published: without escapes there is one way to write it.
+            Some(Cow::Borrowed(_)) => Cow::Borrowed(self.get("subscription").unwrap_or_default()),
+            Some(Cow::Owned(name)) => Cow::Owned(json::quoted(name)),
+            None => Cow::Borrowed("null"),
+        }
+    }
+
     /// Any other member, raw.
     pub fn get(&self, name: &str) -> Option<&'a str> {
         self.object.get(name)
@@ -121,6 +131,16 @@ mod tests {
         assert_eq!(parsed(r#"{"data":1}"#), Some(Unusable::Invalid));
         assert_eq!(parsed("[1]"), Some(Unusable::Invalid));
         assert_eq!(parsed("{"), Some(Unusable::NotJson));
+    }
+
+    #[test]
+    fn a_name_is_quoted_in_one_way_however_it_was_published() {
+        for raw in [r#""s.a""#, r#""s.\u0061""#, r#""s.\"\\\n\u001fé""#, r#""s.\u00e9\/""#] {
+            let text = format!(r#"{{"subscription":{raw},"data":1}}"#);
+            let publication = Publication::parse(&text).unwrap();
+            let name = json::string(raw).unwrap();
+            assert_eq!(publication.quoted_name(), json::quoted(&name));
+        }
     }
 
     #[test]
