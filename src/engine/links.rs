@@ -139,7 +139,7 @@ impl Engine {
             room = left;
             taken = payload.len();
             payloads.push(Cow::Borrowed(payload));
-            // Were each taken to each reader apart, it should be no more than a turn's work.
+            // All of them together are no more than a turn's work.
             let most = most.get_or_insert_with(|| {
                 DELIVERIES_PER_TURN / (self.router.readers(channel) + DELIVERIES_PER_MESSAGE)
             });
