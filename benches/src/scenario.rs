@@ -76,14 +76,19 @@ impl Scenario {
 
     /// What a delivery costs by the number of clients, and by the number of their topics.
     pub fn curve() -> Vec<Scenario> {
-        let by_clients = [100, 1_000, 5_000, 18_000].map(|clients| (clients, 1));
-        let by_topics = [1, 10, 100, 1_000, 10_000].map(|topics| (10_000, topics));
-        let scenario = |(clients, topics): (usize, usize)| Scenario {
-            name: format!("{clients} clients, {topics} topics"),
-            work: Work::Fanout { clients, topics, batch: 1 },
-            operations: if topics < 1_000 { 100_000 } else { 20_000 },
+        let by_clients = [100, 1_000, 5_000, 18_000].map(|clients| (clients, 1, 1));
+        let by_topics = [1, 10, 100, 1_000, 10_000].map(|topics| (10_000, topics, 1));
+        // With few receivers for each message, most of the cost is to wake up for it.
+        let together = [1_000, 10_000].map(|topics| (10_000, topics, 32));
+        let scenario = |(clients, topics, batch): (usize, usize, usize)| Scenario {
+            name: match batch {
+                1 => format!("{clients} clients, {topics} topics"),
+                _ => format!("{clients}, {topics}, {batch} together"),
+            },
+            work: Work::Fanout { clients, topics, batch },
+            operations: if topics < 1_000 { 100_000 } else { 20_000 * batch.min(4) },
         };
-        by_clients.into_iter().chain(by_topics).map(scenario).collect()
+        by_clients.into_iter().chain(by_topics).chain(together).map(scenario).collect()
     }
 
     pub fn unit(&self) -> &'static str {
