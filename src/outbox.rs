@@ -272,8 +272,8 @@ impl Mail {
         self.boxes.get(id)
     }
 
-    /// Counts bytes that wait elsewhere to be posted to a connection: they have one limit with those
-    /// that wait here.
+    /// Counts bytes that wait elsewhere to be posted to a connection: they have one limit with
+    /// those that wait here.
     pub fn park(&mut self, id: ConnId, bytes: usize) {
         if let Some(outbox) = self.boxes.get_mut(id) {
             outbox.parked += bytes;
