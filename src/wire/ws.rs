@@ -25,6 +25,9 @@ use crate::outbox::Frame;
 /// Longest payload of a control frame (RFC 6455, section 5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
+/// A frame header with a length of 64 bits and a mask.
+const HEADER_BYTES_MAX: usize = 14;
+
 /// Buffer that a context begins with: what most client messages fit into.
 const CONTEXT_BYTES: usize = 512;
 
@@ -258,20 +261,18 @@ impl Codec {
         let mut cursor = Cursor::new(bytes);
         let (header, length) = match FrameHeader::parse(&mut cursor) {
             Ok(Some(parsed)) => parsed,
-            Ok(None) => return Ok(None),
+            Ok(None) => return self.first_bytes(bytes, message_bytes_max).map(|()| None),
             Err(_) => return Err(Fault::Protocol("reserved opcode")),
         };
-        let Some(mask) = header.mask else { return Err(Fault::Protocol("frame without mask")) };
+        // First what the first byte says: it may be all that has come.
         if header.rsv1 || header.rsv2 || header.rsv3 {
             return Err(Fault::Protocol("reserved bits set"));
         }
         let length_max = match (header.opcode, &self.open) {
-            (OpCode::Control(_), _) => {
-                if !header.is_final || length > CONTROL_BYTES_MAX as u64 {
-                    return Err(Fault::Protocol("control frame in fragments or over 125 bytes"));
-                }
-                CONTROL_BYTES_MAX
+            (OpCode::Control(_), _) if !header.is_final => {
+                return Err(Fault::Protocol("control frame in fragments"));
             }
+            (OpCode::Control(_), _) => CONTROL_BYTES_MAX,
             (OpCode::Data(Data::Continue), None) => {
                 return Err(Fault::Protocol("continuation of nothing"));
             }
@@ -283,6 +284,10 @@ impl Codec {
             }
             (OpCode::Data(_), None) => message_bytes_max,
         };
+        let Some(mask) = header.mask else { return Err(Fault::Protocol("frame without mask")) };
+        if matches!(header.opcode, OpCode::Control(_)) && length > length_max as u64 {
+            return Err(Fault::Protocol("control frame over 125 bytes"));
+        }
         let length = usize::try_from(length).map_err(|_| Fault::TooBig)?;
         let len = cursor.position() as usize;
         // A limit near `usize::MAX` is no limit, but it must not overflow either.
@@ -290,6 +295,18 @@ impl Codec {
         let frame_len = frame_len.ok_or(Fault::TooBig)?;
         let (opcode, is_final) = (header.opcode, header.is_final);
         Ok(Some(Header { opcode, is_final, mask, len, frame_len }))
+    }
+
+    /// Judges a header that is cut short: what is wrong already need not be waited for. Of a masked
+    /// frame whose missing bytes are all zero, neither kind nor length can be more wrong.
+    fn first_bytes(&self, bytes: &[u8], message_bytes_max: usize) -> Result<(), Fault> {
+        let mut least = [0; HEADER_BYTES_MAX];
+        least[1] = 0x80;
+        if let Some(begun) = least.get_mut(..bytes.len()).filter(|begun| !begun.is_empty()) {
+            begun.copy_from_slice(bytes);
+            self.header(&least, message_bytes_max)?;
+        }
+        Ok(())
     }
 
     /// Handles one whole frame.
@@ -615,6 +632,15 @@ pub(crate) mod tests {
         }
         for control in [0x88, 0x89, 0x8a] {
             assert_eq!(fault_of(&masked(control, &[b'x'; 126])), 1002);
+        }
+        for begun in [&b"\xc1"[..], b"\x83", b"\x09", b"\x80", b"\x81\x00", b"\x89\xfe\x01"] {
+            assert_eq!(fault_of(begun), 1002, "{begun:x?}");
+        }
+        for begun in [&b"\x81\xff\x80"[..], b"\x81\xff\x00\x01"] {
+            assert_eq!(fault_of(begun), 1009, "{begun:x?}");
+        }
+        for begun in [&b""[..], b"\x81", b"\x89\x80", b"\x81\xfe", b"\x81\xff\x00\x00\x00"] {
+            assert_eq!(fault_of(begun), 0, "{begun:x?}");
         }
         let nested = [masked(0x01, b"a"), masked(0x81, b"b")].concat();
         assert_eq!(fault_of(&nested), 1002);
