@@ -260,10 +260,17 @@ impl Router {
         let room = Room {
             keys: limits.max_keys_per_subscription,
             bytes: limits.send_queue_bytes,
-            taken: waiting_for(conn, desk.mail).saturating_sub(before),
+            // What its socket does not take is no reason to send more before its time.
+            taken: desk.mail.outbox(conn).map_or(0, Outbox::parked).saturating_sub(before),
         };
         let passage = gate.pass(desk.now.mono, options, room, text);
-        recount(desk.mail, conn, before, gate.waiting_bytes());
+        let after = gate.waiting_bytes();
+        recount(desk.mail, conn, before, after);
+        let outbox = desk.mail.outbox(conn);
+        let is_blocked = outbox.is_some_and(|outbox| outbox.blocked_bytes() > 0);
+        if after > before && is_blocked && waiting_for(conn, desk.mail) > limits.send_queue_bytes {
+            desk.asks.too_slow.push(conn);
+        }
         if let Some(at) = gate.arm() {
             desk.timers.set(at, Timer::Throttle(id));
         }

@@ -300,3 +300,25 @@ fn what_is_throttled_counts_with_what_waits_in_other_subscriptions_and_in_the_qu
     bench.depart(client, false);
     bench.settle();
 }
+
+/// A client that does not read is closed; what is throttled never goes out before its time for that.
+#[test]
+fn what_is_throttled_for_a_client_that_does_not_read_makes_it_too_slow() {
+    let mut bench = Bench::new(&format!(
+        r#"{{"LIMITS": {{"send_queue_bytes": 1000}}, "SERVICES": {{{}}}}}"#,
+        service("s", "", "")
+    ));
+    let client = bench.subscriber(&["s.a", "s.b"]);
+    let long = format!("\"{}\"", "x".repeat(400));
+    let throttle = r#""options":{"throttle":5}"#;
+    bench.message("s.a", "1", throttle);
+    bench.message("s.a", &long, throttle);
+    assert_eq!(bench.hear(client).len(), 1);
+    bench.message("s.b", &long, throttle);
+    assert_eq!(bench.mail.blocked(client.conn, 0), Ok(()));
+    assert_eq!(bench.asks.too_slow, []);
+    bench.message("s.b", &long, throttle);
+    assert_eq!(bench.asks.too_slow, [client.conn]);
+    bench.depart(client, false);
+    bench.settle();
+}

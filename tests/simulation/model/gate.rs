@@ -52,6 +52,12 @@ pub struct Passage {
 }
 
 impl Gate {
+    /// Bytes of the messages that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        let waiting = self.throttles.0.iter().filter_map(|(_, state)| state.waiting.as_ref());
+        waiting.map(|(_, message)| message.text.len()).sum()
+    }
+
     pub fn pass(&mut self, now: Instant, message: &Rc<Publication>, keys: usize) -> Passage {
         let mut released = Vec::new();
         let passes = match &message.order {

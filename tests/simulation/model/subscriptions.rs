@@ -255,7 +255,7 @@ impl Model {
     pub(super) fn held_bytes(&self, session: SessionKey) -> usize {
         let bytes = |sub: &Sub| match &sub.phase {
             Phase::Held(held) => held.iter().map(|message| message.text.len()).sum(),
-            _ => 0,
+            _ => sub.gate.waiting_bytes(),
         };
         self.subs.values().filter(|sub| sub.session == session).map(bytes).sum()
     }
