@@ -39,4 +39,6 @@ pub mod route;
 pub mod shell;
 pub mod time;
 pub mod timers;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod wire;

@@ -113,6 +113,23 @@ pub const SLICES_PER_WRITE: usize = 64;
 /// ones.
 pub const WRITES_PER_TURN: usize = 4;
 
+/// Bytes of the connection in one TLS record (RFC 8446, section 5.1): as much is encrypted at once.
+pub const TLS_RECORD_BYTES_MAX: usize = 16_384;
+
+/// What records may take besides: header, tag and padding, an update of the keys.
+pub const TLS_RECORD_COST: usize = 1_024;
+
+/// Records that are kept until a message of the handshake is complete: rustls takes messages of up
+/// to 64 KiB.
+pub const TLS_PARTIAL_BYTES_MAX: usize = 131_072;
+
+/// Records written to one socket in one turn: 256 KiB.
+pub const TLS_WRITES_PER_TURN: usize = 16;
+
+/// Time for TLS handshakes in one turn of the loop, in microseconds. One more may be under way when
+/// it is used up: 1 ms with an RSA key of 2,048 bits, 0.2 ms with ECDSA.
+pub const TLS_HANDSHAKE_MICROS_PER_TURN: u64 = 2_000;
+
 /// Request head at the metrics port.
 pub const SCRAPE_HEAD_BYTES_MAX: usize = 8_192;
 

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
             Err(problem) => fail(&[problem], 1),
         },
         Ok(Task::Run(path)) => match shell::load(&path) {
-            Ok(config) => match shell::run(&path, config) {
+            Ok(loaded) => match shell::run(&path, loaded) {
                 Ok(status) => ExitCode::from(status as u8),
                 Err(problem) => fail(&[problem], 1),
             },

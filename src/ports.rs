@@ -40,6 +40,12 @@ pub trait Core {
     /// Bytes to be read from a connection in this turn; 0: none, but in a later one.
     fn appetite(&self, conn: ConnId) -> usize;
 
+    /// The name that the certificate of the server at the other end must have: a connection to it
+    /// is TLS. `None`: it is not.
+    fn tls_name(&self, _conn: ConnId) -> Option<&str> {
+        None
+    }
+
     /// The process's own figures, after `Output::Scrape`.
     fn scrape(&mut self, _now: Now, _conn: ConnId, _figures: &ProcessFigures) {}
 

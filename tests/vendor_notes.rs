@@ -1,5 +1,5 @@
 //! `vendor-notes/` says the same as `Cargo.lock`: one page per crate that is compiled for Linux,
-//! for the version that is locked.
+//! for the version that is locked; those that only the feature `tls` compiles are in `tls/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,105 +7,112 @@ use std::path::Path;
 
 /// Crates that the lock file names and Linux builds never compile. What only they need is left
 /// out with them.
-const NOT_COMPILED: [(&str, &str); 5] = [
+const NOT_COMPILED: [(&str, &str); 7] = [
     ("r-efi", "getrandom, for UEFI"),
     ("serde", "serde_json, behind `cfg(any())`, to tie versions together"),
     ("serde_derive", "serde_core and serde, behind `cfg(any())`, to tie versions together"),
+    ("schannel", "rustls-native-certs, for Windows"),
+    ("security-framework", "rustls-native-certs, for macOS"),
     ("wasi", "mio, for WASI"),
     ("windows-sys", "mio, socket2 and errno, for Windows"),
 ];
 
-/// A package of the lock file.
-#[derive(Default)]
-struct Package {
-    version: String,
-    dependencies: Vec<String>,
-}
+/// Dependencies that are compiled with the feature `tls` alone, and what they bring along. Their
+/// pages are in a folder of their own.
+const OF_TLS: [&str; 2] = ["rustls", "rustls-native-certs"];
+
+const FOLDERS: [&str; 2] = ["vendor-notes", "vendor-notes/tls"];
+
+/// A package's name and version.
+type Id = (String, String);
 
 fn read(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The packages of a lock file by name. The format is written by cargo alone, so a line reader
-/// does: tables of `[[package]]`, each with `name`, `version` and a list of dependencies, one per
-/// line, which carry a version where a name is there twice.
-fn packages(lock: &str) -> BTreeMap<String, Vec<Package>> {
-    let mut packages: BTreeMap<String, Vec<Package>> = BTreeMap::new();
+/// The packages of a lock file, each with what it depends on. The format is written by cargo
+/// alone, so a line reader does: tables of `[[package]]`, each with `name`, `version` and a list
+/// of dependencies, one per line, which carry a version where a name is there twice.
+fn packages(lock: &str) -> BTreeMap<Id, Vec<String>> {
+    let mut packages = BTreeMap::new();
     for table in lock.split("[[package]]").skip(1) {
-        let mut name = String::new();
-        let mut package = Package::default();
+        let (mut id, mut dependencies) = (Id::default(), Vec::new());
         for line in table.lines() {
             let quoted = line.split('"').nth(1).unwrap_or_default();
             if line.starts_with("name = ") {
-                name = quoted.to_owned();
+                id.0 = quoted.to_owned();
             } else if line.starts_with("version = ") {
-                package.version = quoted.to_owned();
+                id.1 = quoted.to_owned();
             } else if line.starts_with(" \"") {
-                let dependency = quoted.split(' ').next().unwrap_or_default();
-                package.dependencies.push(dependency.to_owned());
+                dependencies.push(quoted.to_owned());
             }
         }
-        packages.entry(name).or_default().push(package);
+        packages.insert(id, dependencies);
     }
     packages
 }
 
-/// Names and versions of all that the root package needs, itself apart.
-fn compiled(packages: &BTreeMap<String, Vec<Package>>) -> BTreeMap<String, BTreeSet<String>> {
-    let mut found = BTreeMap::new();
+/// All that the root package needs, itself and what goes with `without` apart.
+fn compiled(packages: &BTreeMap<Id, Vec<String>>, without: &[&str]) -> BTreeSet<Id> {
+    let mut found = BTreeSet::new();
     let mut open = vec![env!("CARGO_PKG_NAME").to_owned()];
-    while let Some(name) = open.pop() {
-        let left_out = NOT_COMPILED.iter().any(|(other, _)| *other == name);
-        if left_out || found.contains_key(&name) {
+    while let Some(dependency) = open.pop() {
+        let (name, version) = dependency.split_once(' ').unwrap_or((&dependency, ""));
+        if without.contains(&name) || NOT_COMPILED.iter().any(|(other, _)| *other == name) {
             continue;
         }
-        let known = packages.get(&name).unwrap_or_else(|| panic!("Cargo.lock lacks {name}"));
-        open.extend(known.iter().flat_map(|package| package.dependencies.iter().cloned()));
-        found.insert(name, known.iter().map(|package| package.version.clone()).collect());
+        let is_meant = |id: &Id| id.0 == name && (version.is_empty() || id.1 == version);
+        let (id, dependencies) = packages
+            .iter()
+            .find(|(id, _)| is_meant(id))
+            .unwrap_or_else(|| panic!("Cargo.lock lacks {dependency}"));
+        if found.insert(id.clone()) {
+            open.extend(dependencies.iter().cloned());
+        }
     }
-    found.remove(env!("CARGO_PKG_NAME"));
+    found.retain(|(name, _)| name != env!("CARGO_PKG_NAME"));
     found
 }
 
-/// The versions that the pages are about: the lines `- version: 1.2.3` of their headers.
-fn noted() -> BTreeMap<String, BTreeSet<String>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("vendor-notes");
-    let mut notes = BTreeMap::new();
-    for entry in fs::read_dir(folder).expect("vendor-notes/ is there") {
+/// What the pages of a folder are about: the lines `- version: 1.2.3` of their headers.
+fn noted(folder: &str) -> BTreeSet<Id> {
+    let mut notes = BTreeSet::new();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    for entry in fs::read_dir(path).expect("the folder is there") {
         let name = entry.expect("the folder can be read").file_name();
         let name = name.to_str().expect("crates have ASCII names");
-        if name == "README.md" {
+        let Some(crate_name) = name.strip_suffix(".md").filter(|name| *name != "README") else {
             continue;
-        }
-        let text = read(&format!("vendor-notes/{name}"));
-        let versions = text.lines().filter_map(|line| line.strip_prefix("- version: "));
-        let name = name.strip_suffix(".md").unwrap_or(name);
-        notes.insert(name.to_owned(), versions.map(str::to_owned).collect());
+        };
+        let text = read(&format!("{folder}/{name}"));
+        let version = text.lines().find_map(|line| line.strip_prefix("- version: "));
+        notes.insert((crate_name.to_owned(), version.unwrap_or_default().to_owned()));
     }
     notes
 }
 
 #[test]
 fn every_crate_has_a_page_for_its_version() {
-    let compiled = compiled(&packages(&read("Cargo.lock")));
-    let noted = noted();
+    let packages = packages(&read("Cargo.lock"));
+    let small = compiled(&packages, &OF_TLS);
+    let of_tls: BTreeSet<Id> = compiled(&packages, &[]).difference(&small).cloned().collect();
     let mut wrong = Vec::new();
-    for (name, locked) in &compiled {
-        match noted.get(name) {
-            None => wrong.push(format!(
-                "vendor-notes/{name}.md: missing; {name} {locked:?} is in Cargo.lock. Read its \
-                 source and write the page, or drop the crate"
-            )),
-            Some(versions) if versions != locked => wrong.push(format!(
-                "vendor-notes/{name}.md: is about {versions:?}, Cargo.lock has {locked:?}. Read \
-                 what changed and bring the page up to date"
-            )),
-            Some(_) => {}
+    for (folder, compiled) in FOLDERS.into_iter().zip([small, of_tls]) {
+        let noted = noted(folder);
+        for (name, version) in compiled.difference(&noted) {
+            wrong.push(format!(
+                "{folder}/{name}.md: missing, or about another version; {name} {version} is in \
+                 Cargo.lock. Read its source, or what changed in it, and write it down; or drop \
+                 the crate"
+            ));
         }
-    }
-    for name in noted.keys().filter(|name| !compiled.contains_key(*name)) {
-        wrong.push(format!("vendor-notes/{name}.md: no such crate is compiled; remove the page"));
+        for (name, version) in noted.difference(&compiled) {
+            wrong.push(format!(
+                "{folder}/{name}.md: is about {version:?}, which is not compiled; remove the page \
+                 or bring it up to date"
+            ));
+        }
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
@@ -123,15 +130,18 @@ fn every_page_has_the_whole_header() {
         "build script",
         "proc macro",
     ];
-    for name in noted().keys() {
-        let text = read(&format!("vendor-notes/{name}.md"));
+    let pages = FOLDERS.iter().flat_map(|folder| {
+        noted(folder).into_iter().map(move |(name, _)| format!("{folder}/{name}.md"))
+    });
+    for page in pages {
+        let text = read(&page);
         let mut lines = text.lines().skip(2);
         for key in keys {
             let line = lines.next().unwrap_or_default();
             let value = line.strip_prefix(&format!("- {key}: "));
             assert!(
                 value.is_some_and(|value| !value.trim().is_empty()),
-                "vendor-notes/{name}.md: the header needs `- {key}: ...` where `{line}` stands"
+                "{page}: the header needs `- {key}: ...` where `{line}` stands"
             );
         }
     }
@@ -142,7 +152,7 @@ fn crates_left_out_are_in_the_lock_file() {
     let packages = packages(&read("Cargo.lock"));
     for (name, needed_by) in NOT_COMPILED {
         assert!(
-            packages.contains_key(name),
+            packages.keys().any(|id| id.0 == name),
             "{name} ({needed_by}) is in Cargo.lock no more; take it off NOT_COMPILED"
         );
     }

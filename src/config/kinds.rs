@@ -2,11 +2,12 @@
 //! the program works with, or refuses it and says what it must be.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::read::{Node, Reader};
-use super::url::port as port_in_digits;
+use super::url::{is_name, port as port_in_digits};
 use super::{AddressBlock, Level, OriginPattern, Url};
 use crate::limits::{CONFIG_COUNT_MAX, CONFIG_SECONDS_MAX};
 
@@ -24,6 +25,24 @@ pub fn flag<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<bool> {
 
 pub fn text<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<String> {
     reader.string(node)
+}
+
+/// The path of a file.
+pub fn file<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<String> {
+    let path = reader.string(node)?;
+    if path.is_empty() {
+        return reader.refuse(node, "must be the path of a file");
+    }
+    Some(path)
+}
+
+/// A host's name or address, without brackets.
+pub fn host<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<String> {
+    let host = reader.string(node)?;
+    if !is_name(&host) && host.parse::<IpAddr>().is_err() {
+        return reader.refuse(node, "must be a host name or an IP address");
+    }
+    Some(host)
 }
 
 /// A text that lets somebody in. An empty one, from an empty variable perhaps, would let in all.

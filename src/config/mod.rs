@@ -28,6 +28,8 @@ pub use url::Url;
 pub struct Config {
     pub ws_host: String,
     pub ws_port: u16,
+    /// Clients come over TLS, with this certificate.
+    pub ws_ssl: Option<KeyPair>,
     pub ws_ping: WsPing,
     /// `ping` events are answered as soon as they are read, ahead of waiting events.
     pub ws_pong_immediate: bool,
@@ -56,6 +58,13 @@ impl Config {
         let found = self.services.binary_search_by(|service| (*service.name).cmp(name));
         found.ok().map(|index| &self.services[index])
     }
+}
+
+/// The paths of a certificate chain and of its private key, both in PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeyPair {
+    pub cert: String,
+    pub key: String,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -125,6 +134,8 @@ pub struct HttpConfig {
     pub tries: u32,
     /// Between tries.
     pub wait: Duration,
+    /// The path of the certificates that vouch for services; `None`: the system's.
+    pub ssl_cafile: Option<String>,
     /// The headers of a 429 that say when to come again, in order of precedence; none: `wait`.
     pub rate_limit_headers: Vec<String>,
     pub max_connections_per_host: usize,
@@ -155,6 +166,27 @@ pub struct RedisConfig {
     pub on_disconnect: OnDisconnect,
     pub reconnect_max_delay: Duration,
     pub max_message_bytes: usize,
+    /// `None`: in the clear.
+    pub tls: Option<RedisTls>,
+}
+
+impl RedisConfig {
+    /// The name that the server's certificate must have, where there is to be one.
+    pub fn tls_name(&self) -> Option<&str> {
+        let tls = self.tls.as_ref()?;
+        Some(tls.server_name.as_deref().unwrap_or(&self.host))
+    }
+}
+
+/// How a link to Redis is encrypted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RedisTls {
+    /// The path of the certificates that vouch for the server; `None`: the system's.
+    pub ssl_cafile: Option<String>,
+    /// `None`: the host.
+    pub server_name: Option<String>,
+    /// What we show the server if it asks.
+    pub client: Option<KeyPair>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -233,6 +265,7 @@ impl Default for HttpConfig {
             timeout: Duration::from_secs(15),
             tries: 3,
             wait: Duration::from_secs(3),
+            ssl_cafile: None,
             rate_limit_headers: vec!["X-Rate-Limit-Reset".to_owned()],
             max_connections_per_host: 64,
             max_queued_per_host: 100_000,
@@ -258,6 +291,7 @@ impl Default for RedisConfig {
             on_disconnect: OnDisconnect::Reconnect,
             reconnect_max_delay: Duration::from_secs(5),
             max_message_bytes: 16_777_216,
+            tls: None,
         }
     }
 }
@@ -285,6 +319,7 @@ impl Default for Config {
         Config {
             ws_host: "127.0.0.1".to_owned(),
             ws_port: 9000,
+            ws_ssl: None,
             ws_ping: WsPing {
                 interval: Some(Duration::from_secs(15)),
                 timeout: Duration::from_secs(15),

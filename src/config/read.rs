@@ -292,6 +292,11 @@ impl<'a> Section<'_, 'a> {
         }
     }
 
+    /// Whether a key is there, with a value other than null, and was not asked for yet.
+    pub fn has(&self, key: &str) -> bool {
+        self.members.iter().any(|(name, node)| name == key && !node.is_null())
+    }
+
     fn take(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.known.push(key);
         let index = self.members.iter().position(|(name, _)| name == key)?;

@@ -4,15 +4,15 @@
 use std::rc::Rc;
 
 use super::kinds::{
-    address_block, anything, choice, count, database, empty_object, flag, header_name, level, list,
-    origin, period, port, port_or_text, refused, secret, size, text, tries, url, wait,
+    address_block, anything, choice, count, database, empty_object, file, flag, header_name, host,
+    level, list, origin, period, port, port_or_text, refused, secret, size, text, tries, url, wait,
 };
 use super::read::{ConfigError, Node, Reader, Section};
 use super::text::blank_comments;
-use super::url::NEEDS_TLS;
+use super::url::{HAS_TLS, NEEDS_TLS};
 use super::{
-    BrokerConfig, Config, HttpConfig, Limits, LogConfig, LogStyle, MetricsConfig, OnDisconnect,
-    Prometheus, RedisConfig, Service, TicketConfig, WsPing,
+    BrokerConfig, Config, HttpConfig, KeyPair, Limits, LogConfig, LogStyle, MetricsConfig,
+    OnDisconnect, Prometheus, RedisConfig, RedisTls, Service, TicketConfig, WsPing,
 };
 use crate::message::Hook;
 
@@ -39,7 +39,7 @@ fn everything(top: &mut Section<'_, '_>, config: &mut Config) {
     top.get("BACKEND", text);
     top.set("WS_HOST", &mut config.ws_host, text);
     top.set("WS_PORT", &mut config.ws_port, port_or_text);
-    top.get("WS_SSL", ws_ssl);
+    top.set("WS_SSL", &mut config.ws_ssl, ws_ssl);
     top.set("WS_PING", &mut config.ws_ping, ws_ping);
     top.set("WS_PONG_IMMEDIATE", &mut config.ws_pong_immediate, flag);
     top.set_or_null("WS_ALLOWED_ORIGINS", &mut config.ws_allowed_origins, list(origin));
@@ -60,12 +60,25 @@ fn everything(top: &mut Section<'_, '_>, config: &mut Config) {
     top.set_or_null("BROKER", &mut config.broker, broker);
 }
 
-fn ws_ssl<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<()> {
+fn ws_ssl<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<Option<KeyPair>> {
+    let mut pair = None;
     reader.object(node, |s| {
-        s.get("cert", refused(NEEDS_TLS));
-        s.get("key", refused(NEEDS_TLS));
+        if HAS_TLS {
+            pair = key_pair(s, "cert", "key");
+        } else {
+            s.get("cert", refused(NEEDS_TLS));
+            s.get("key", refused(NEEDS_TLS));
+        }
     });
-    Some(())
+    Some(pair)
+}
+
+/// A certificate chain and its key: both or neither.
+fn key_pair(s: &mut Section<'_, '_>, cert: &'static str, key: &'static str) -> Option<KeyPair> {
+    let is_given = s.has(cert) || s.has(key);
+    let [cert, key] = [cert, key]
+        .map(|name| if is_given { s.require(name, file) } else { s.get(name, anything).and(None) });
+    Some(KeyPair { cert: cert?, key: key? })
 }
 
 fn ws_ping<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<WsPing> {
@@ -122,8 +135,8 @@ fn http<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<HttpConfig> {
         s.set("timeout", &mut http.timeout, period);
         s.set("tries", &mut http.tries, tries);
         s.set("wait", &mut http.wait, wait);
-        // Without TLS there are no certificates that it could vouch for.
-        s.set_or_null("ssl_cafile", &mut None, text);
+        // Without an https:// URL there are no certificates that it could vouch for.
+        s.set_or_null("ssl_cafile", &mut http.ssl_cafile, text);
         s.set_or_null("rate_limit_reset_header_name", &mut single, header_name);
         s.set("rate_limit_reset_header_names", &mut names, list(header_name));
         // A pool's size: with none, no callback would ever be made.
@@ -154,8 +167,29 @@ fn redis<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<RedisConfig> {
         s.set("on_disconnect", &mut redis.on_disconnect, reactions);
         s.set("reconnect_max_delay", &mut redis.reconnect_max_delay, wait);
         s.set("max_message_bytes", &mut redis.max_message_bytes, size);
+        redis.tls = redis_tls(s);
     });
     Some(redis)
+}
+
+/// The keys that say how a link to Redis is encrypted, by redis-py's names where it has them.
+fn redis_tls(s: &mut Section<'_, '_>) -> Option<RedisTls> {
+    let is_decided = s.has("tls");
+    let wanted = s.get("tls", |reader, node| {
+        let wanted = flag(reader, node)?;
+        if wanted && !HAS_TLS { reader.refuse(node, NEEDS_TLS) } else { Some(wanted) }
+    });
+    for key in ["ssl_cafile", "server_name", "ssl_certfile", "ssl_keyfile"] {
+        if !is_decided && s.has(key) {
+            // Whoever names certificates does not expect an open connection.
+            s.get(key, refused("says nothing without \"tls\": true beside it"));
+        }
+    }
+    let mut tls = RedisTls::default();
+    s.set_or_null("ssl_cafile", &mut tls.ssl_cafile, file);
+    s.set_or_null("server_name", &mut tls.server_name, host);
+    tls.client = key_pair(s, "ssl_certfile", "ssl_keyfile");
+    wanted.filter(|&wanted| wanted).map(|_| tls)
 }
 
 fn broker<'a>(reader: &mut Reader<'a>, node: &Node<'a>) -> Option<BrokerConfig> {

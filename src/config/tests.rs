@@ -7,6 +7,8 @@ use super::*;
 use crate::limits::CONFIG_ERRORS_MAX;
 use crate::random::Random;
 
+mod tls;
+
 const SECRET: &str = "s3cret";
 
 fn environment(name: &str) -> Option<String> {
@@ -162,6 +164,7 @@ fn each_key_of_log_and_metrics_is_taken() {
 fn each_key_of_http_is_taken() {
     changes(r#"{"HTTP": {"ssl_cafile": "/x.pem", "timeout": 0.5}}"#, |c| {
         c.http.timeout = seconds(0.5);
+        c.http.ssl_cafile = Some("/x.pem".to_owned());
     });
     changes(r#"{"HTTP": {"tries": 1}}"#, |c| c.http.tries = 1);
     changes(r#"{"HTTP": {"wait": 0}}"#, |c| c.http.wait = Duration::ZERO);
@@ -464,17 +467,6 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         r#"{"SERVICES": {"a": {"on_message": "h/x"}}}"#,
         "SERVICES.a.on_message: must be a URL that begins with http://",
-    ),
-    // What this build lacks.
-    (
-        r#"{"SERVICES": {"a": {"on_message": "https://u:s3cret@h/x"}}}"#,
-        "SERVICES.a.on_message: TLS is not in this build; a build with the cargo feature \
-             `tls` is needed (or a proxy in between that does TLS)",
-    ),
-    (
-        r#"{"WS_SSL": {"cert": "x.pem"}}"#,
-        "WS_SSL.cert: TLS is not in this build; a build with the cargo feature `tls` is \
-             needed (or a proxy in between that does TLS)",
     ),
     (r#"{"BROKER": {"password": ""}}"#, "BROKER.password: must not be empty; null means none"),
     // The environment.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-/// An `http://` URL (RFC 3986, RFC 9110 section 4.2.1), ready for requests.
+/// An `http://` or `https://` URL (RFC 3986, RFC 9110 section 4.2), ready for requests.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     /// Host and port: what connections are kept alive and counted by.
@@ -24,6 +24,8 @@ pub struct Origin {
     /// A name or an address literal, lower case, IPv6 without brackets.
     pub host: String,
     pub port: u16,
+    /// `https`: over TLS.
+    pub secure: bool,
 }
 
 impl Origin {
@@ -31,12 +33,21 @@ impl Origin {
     pub fn authority(&self) -> String {
         let host =
             if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+        if self.port == self.default_port() { host } else { format!("{host}:{}", self.port) }
+    }
+
+    pub fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    /// The port of a URL without one (RFC 9110, section 4.2).
+    fn default_port(&self) -> u16 {
+        default_port(self.secure)
     }
 }
 
 impl Url {
-    /// Reads an absolute `http://` URL. The error says what is wrong and never shows the URL: it
+    /// Reads an absolute URL. The error says what is wrong and never shows the URL: it
     /// may hold a password.
     ///
     /// What is kept of it consists of visible ASCII characters, so that nothing in it can end a
@@ -48,13 +59,14 @@ impl Url {
             return Err(problem.to_owned());
         }
         let Some((scheme, rest)) = text.split_once("://") else {
-            return Err("must be a URL that begins with http://".to_owned());
+            return Err(NO_URL.to_owned());
         };
-        if scheme.eq_ignore_ascii_case("https") {
+        let secure = scheme.eq_ignore_ascii_case("https");
+        if secure && !HAS_TLS {
             return Err(NEEDS_TLS.to_owned());
         }
-        if !scheme.eq_ignore_ascii_case("http") {
-            return Err("must be a URL that begins with http://".to_owned());
+        if !secure && !scheme.eq_ignore_ascii_case("http") {
+            return Err(NO_URL.to_owned());
         }
         if rest.contains('#') {
             let problem = "has a fragment, which is never sent; leave it out, or write # as %23";
@@ -64,27 +76,40 @@ impl Url {
         // The last @: passwords with a raw one are met in practice.
         let (user, place) = authority.rsplit_once('@').unwrap_or(("", authority));
         Ok(Url {
-            origin: Rc::new(origin(place)?),
+            origin: Rc::new(origin(place, secure)?),
             target: if target.starts_with('/') { target.to_owned() } else { format!("/{target}") },
             authorization: if user.is_empty() { None } else { Some(basic(user)?) },
         })
     }
 }
 
-/// What `https://` URLs and `WS_SSL` meet in this build.
+/// Whether this build has TLS.
+pub(super) const HAS_TLS: bool = cfg!(feature = "tls");
+
+/// The same in every build.
+const NO_URL: &str = "must be a URL that begins with http://";
+
+/// What `https://` URLs, `WS_SSL` and the like meet in a build without TLS.
 pub(super) const NEEDS_TLS: &str = "\
     TLS is not in this build; a build with the cargo feature `tls` is needed (or a proxy in \
     between that does TLS)";
 
+fn default_port(secure: bool) -> u16 {
+    if secure { 443 } else { 80 }
+}
+
 /// Splits `host[:port]`.
-fn origin(place: &str) -> Result<Origin, String> {
+fn origin(place: &str, secure: bool) -> Result<Origin, String> {
     let (host, digits) = match place.rsplit_once(':') {
         // A colon within brackets is the address's own.
         Some((host, digits)) if !place.ends_with(']') => (host, digits),
         _ => (place, ""),
     };
     // RFC 3986, section 3.2.3: an empty port is the scheme's own.
-    let port = if digits.is_empty() { Some(80) } else { port(digits).filter(|&port| port > 0) };
+    let port = match digits {
+        "" => Some(default_port(secure)),
+        digits => port(digits).filter(|&port| port > 0),
+    };
     let port = port.ok_or(
         "the port must be 1 to 65535 (in a user name or password, write / ? # as %2F %3F %23)",
     )?;
@@ -100,7 +125,7 @@ fn origin(place: &str) -> Result<Origin, String> {
         Some(address) => address.to_string(),
         None => host.to_ascii_lowercase(),
     };
-    Ok(Origin { host, port })
+    Ok(Origin { host, port, secure })
 }
 
 /// Basic authentication (RFC 7617) from the `user:password` or `user` of a URL.
@@ -166,7 +191,8 @@ pub(super) fn port(digits: &str) -> Option<u16> {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = if self.authorization.is_some() { "*****:*****@" } else { "" };
-        write!(f, "http://{user}{}{}", self.origin.authority(), self.target)
+        let scheme = self.origin.scheme();
+        write!(f, "{scheme}://{user}{}{}", self.origin.authority(), self.target)
     }
 }
 
@@ -203,6 +229,21 @@ mod tests {
     }
 
     #[test]
+    fn https_takes_a_build_with_tls() {
+        for text in ["https://u:s3cret@Example.com/x", "HTTPS://u:s3cret@example.com:443/x"] {
+            match Url::parse(text) {
+                Ok(url) => {
+                    assert!(HAS_TLS && url.origin.secure);
+                    assert_eq!((&*url.origin.host, url.origin.port), ("example.com", 443));
+                    assert_eq!(url.origin.authority(), "example.com");
+                    assert_eq!(url.to_string(), "https://*****:*****@example.com/x");
+                }
+                Err(error) => assert!(!HAS_TLS && error == NEEDS_TLS, "{error}"),
+            }
+        }
+    }
+
+    #[test]
     fn credentials_become_basic_authentication() {
         for (user, expected) in [
             ("user:password", "user:password"),
@@ -229,8 +270,6 @@ mod tests {
             ("example.com", "must be a URL that begins with http://"),
             ("http:/example.com", "must be a URL that begins with http://"),
             ("ftp://example.com", "must be a URL that begins with http://"),
-            ("https://u:s3cret@example.com", NEEDS_TLS),
-            ("HTTPS://example.com", NEEDS_TLS),
             ("http://", "the host is missing"),
             ("http:///path", "the host is missing"),
             ("http://:80/", "the host is missing"),

@@ -143,6 +143,10 @@ impl Core for Demo {
         self.engine.appetite(conn)
     }
 
+    fn tls_name(&self, conn: ConnId) -> Option<&str> {
+        self.engine.tls_name(conn)
+    }
+
     fn scrape(&mut self, now: Now, conn: ConnId, figures: &ProcessFigures) {
         self.engine.scrape(now, conn, figures);
     }

@@ -96,7 +96,7 @@ pub fn run(port: u16) -> Result<i32, String> {
     let service = Service::new(Random::seeded(shell::setup().seed));
     let site = Site::new(ports.page, &config, service);
     let core = Demo::new(Engine::new(config.clone(), setup), site, &welcome(ports));
-    shell::drive(core, config, Beside { path: None, demo: Some(ports.page) })
+    shell::drive(core, config, Beside { demo: Some(ports.page), ..Beside::default() })
 }
 
 fn read(text: &str) -> Result<Config, String> {

@@ -226,6 +226,14 @@ impl Core for Engine {
         }
     }
 
+    fn tls_name(&self, conn: ConnId) -> Option<&str> {
+        match self.ports.kind(conn)? {
+            Kind::Redis(index) => self.links.get(index)?.tls_name(),
+            Kind::Callback => self.calls.tls_name(conn),
+            Kind::Client | Kind::Scrape | Kind::Broker | Kind::Demo => None,
+        }
+    }
+
     fn scrape(&mut self, now: Now, conn: ConnId, figures: &ProcessFigures) {
         self.set_now(now);
         self.answer_scrape(conn, figures);

@@ -89,7 +89,9 @@ impl Engine {
         }
         self.state = if self.all_connected() { State::Serving } else { State::Disconnected };
         let line = self.log.at(self.now, Level::Info, "ready").text("host", &self.config.ws_host);
-        drop(line.number("port", address.port().into()).flag("secure", false));
+        drop(
+            line.number("port", address.port().into()).flag("secure", self.config.ws_ssl.is_some()),
+        );
         self.set_ready(self.is_serving());
     }
 

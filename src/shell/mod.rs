@@ -20,7 +20,7 @@ use crate::config::{self, Config, Level};
 use crate::engine::{Engine, Setup};
 use crate::limits::{
     ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, CLIENT_READ_BYTES_PER_TURN, OTHER_ACCEPTS_PER_TURN,
-    SCRAPES_PER_TURN, SCRATCH_BYTES,
+    SCRAPES_PER_TURN, SCRATCH_BYTES, TLS_HANDSHAKE_MICROS_PER_TURN,
 };
 use crate::outbox::Outbox;
 use crate::ports::{Core, Door, Input, Kind, Output};
@@ -29,12 +29,19 @@ use crate::time::{Now, soonest};
 mod clock;
 mod joined;
 mod listen;
+#[cfg(not(feature = "tls"))]
+mod no_tls;
 mod notify;
 mod process;
 mod resolve;
 mod signals;
 mod sockets;
 mod stderr;
+#[cfg(feature = "tls")]
+mod tls;
+
+#[cfg(not(feature = "tls"))]
+use no_tls as tls;
 
 use clock::Clock;
 use listen::Listeners;
@@ -43,6 +50,7 @@ use resolve::Resolver;
 use signals::{Signal, Signals};
 use sockets::{Flushed, Read, Sockets};
 use stderr::Stderr;
+pub use tls::Keys;
 
 /// Tokens from the far end of the range, where no connection's token comes.
 const SIGNALS: Token = Token(usize::MAX - 1);
@@ -58,30 +66,44 @@ const LOOPBACK: &str = "127.0.0.1";
 /// In the order of accepting.
 const DOORS: [Door; 4] = [Door::Metrics, Door::Broker, Door::Demo, Door::Clients];
 
+const HANDSHAKE_TIME: Duration = Duration::from_micros(TLS_HANDSHAKE_MICROS_PER_TURN);
+
 /// Events taken from one poll; more wait for the next.
 const EVENTS_PER_TURN: usize = 1024;
 
-/// Reads a configuration file.
+/// A configuration, and what the files hold that it names.
+pub struct Loaded {
+    config: Config,
+    keys: Keys,
+}
+
+/// Reads a configuration file, and the files that it names.
 ///
 /// # Errors
 /// One line for each thing that is wrong with it.
-pub fn load(path: &Path) -> Result<Config, Vec<String>> {
+pub fn load(path: &Path) -> Result<Loaded, Vec<String>> {
     let shown = path.display();
+    let in_file = |problems: Vec<String>| -> Vec<String> {
+        problems.iter().map(|problem| format!("{shown}: {problem}")).collect()
+    };
     let bytes = std::fs::read(path).map_err(|error| vec![format!("{shown}: {error}")])?;
     let text = String::from_utf8(bytes).map_err(|_| vec![format!("{shown}: is not UTF-8")])?;
     let environment = |name: &str| std::env::var(name).ok();
-    config::parse(&text, &environment)
-        .map_err(|errors| errors.iter().map(|error| format!("{shown}: {error}")).collect())
+    let config = config::parse(&text, &environment)
+        .map_err(|errors| in_file(errors.iter().map(|error| error.to_string()).collect()))?;
+    let keys = Keys::load(&config).map_err(in_file)?;
+    Ok(Loaded { config, keys })
 }
 
 /// Runs the router until it ends; gives the exit status.
 ///
 /// # Errors
 /// What the system refused: a port that is taken, no poll.
-pub fn run(path: &Path, config: Config) -> Result<i32, String> {
-    let config = Rc::new(config);
+pub fn run(path: &Path, loaded: Loaded) -> Result<i32, String> {
+    let config = Rc::new(loaded.config);
     let engine = Engine::new(config.clone(), setup());
-    drive(engine, config, Beside { path: Some(path), ..Beside::default() })
+    let beside = Beside { path: Some(path), keys: loaded.keys, ..Beside::default() };
+    drive(engine, config, beside)
 }
 
 /// What an engine takes from this process and its system.
@@ -114,12 +136,14 @@ pub fn any_free_ports<const COUNT: usize>() -> Result<[u16; COUNT], String> {
 }
 
 /// What a core is driven with besides its configuration.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub struct Beside<'a> {
     /// The configuration's file, read again on SIGHUP.
     pub path: Option<&'a Path>,
     /// The port of the demo's page, on loopback.
     pub demo: Option<u16>,
+    /// Certificates, where the configuration names any.
+    pub keys: Keys,
 }
 
 /// Runs a core until it asks to exit; gives the exit status. The configuration says where clients
@@ -156,6 +180,7 @@ struct Shell<C> {
     /// Read again on SIGHUP.
     path: Option<PathBuf>,
     config: Rc<Config>,
+    keys: Keys,
     core: C,
     poll: Poll,
     events: Events,
@@ -227,6 +252,7 @@ impl<C: Core> Shell<C> {
         Ok(Shell {
             path: beside.path.map(Path::to_owned),
             config,
+            keys: beside.keys,
             core,
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -271,6 +297,7 @@ impl<C: Core> Shell<C> {
         self.take_events();
         self.accept();
         self.read()?;
+        self.tell_dialled();
         self.core.handle(self.now, Input::Tick);
         self.answer_scrapes();
         let took = self.clock.now().mono.since(self.now.mono);
@@ -310,17 +337,33 @@ impl<C: Core> Shell<C> {
                     (Signal::Stop, _) => Input::Stop,
                     (Signal::Reload, Some(path)) => {
                         self.notifier.reloading(self.now.mono);
-                        Input::Reload(load(path).map(Box::new))
+                        Input::Reload(load(path).map(|loaded| {
+                            let same_redis = loaded.config.redis == self.config.redis
+                                && loaded.config.redis_alt == self.config.redis_alt;
+                            self.keys.renew(loaded.keys, same_redis);
+                            Box::new(loaded.config)
+                        }))
                     }
                     (Signal::Reload, None) => continue,
                 };
                 self.core.handle(self.now, input);
             }
         }
+        self.tell_dialled();
+    }
+
+    /// Says how dials, and handshakes of TLS, have ended.
+    fn tell_dialled(&mut self) {
         while let Some((conn, result)) = self.sockets.take_dialled() {
-            match result {
-                Ok(()) => self.core.handle(self.now, Input::Connected(conn)),
-                Err(why) => self.core.handle(self.now, Input::Lost(conn, &why)),
+            match (result, self.core.kind(conn)) {
+                // What a client is to hear may have waited for its handshake.
+                (Ok(()), Some(Kind::Client)) => self.core.unblocked(conn),
+                (Ok(()), _) => self.core.handle(self.now, Input::Connected(conn)),
+                (Err(why), Some(Kind::Client)) => {
+                    let line = self.core.log().at(self.now, Level::Debug, "handshake refused");
+                    drop(line.text("reason", &why));
+                }
+                (Err(why), _) => self.core.handle(self.now, Input::Lost(conn, &why)),
             }
         }
     }
@@ -358,7 +401,13 @@ impl<C: Core> Shell<C> {
                             sockets::keep_alive(&stream);
                         }
                         let registry = self.poll.registry();
-                        if let Err(error) = self.sockets.add(conn, stream, registry) {
+                        let channel = match door {
+                            Door::Clients => self.keys.accept(|| {
+                                self.core.outbox(conn).is_some_and(|words| !words.is_empty())
+                            }),
+                            Door::Metrics | Door::Broker | Door::Demo => None,
+                        };
+                        if let Err(error) = self.sockets.add(conn, stream, channel, registry) {
                             self.core.handle(self.now, Input::Lost(conn, &error.to_string()));
                         }
                     }
@@ -380,8 +429,21 @@ impl<C: Core> Shell<C> {
 
     /// Reads each ready socket once round, within its budget.
     fn read(&mut self) -> Result<(), String> {
+        let mut shaken = Duration::ZERO;
         for _ in 0..self.sockets.readable_len() {
             let Some(conn) = self.sockets.next_readable() else { break };
+            if self.sockets.is_shaking_hands(conn) {
+                // Others are not to wait behind a crowd of handshakes.
+                if shaken >= HANDSHAKE_TIME {
+                    self.sockets.read_later(conn);
+                    continue;
+                }
+                let began = self.clock.now().mono;
+                self.read_socket(conn)?;
+                shaken += self.clock.now().mono.since(began);
+                self.reply();
+                continue;
+            }
             // Messages are not taken in faster than fan-outs go out: others have their turn.
             if self.core.backlog() > BULK_WRITES_PER_TURN
                 && matches!(self.core.kind(conn), Some(Kind::Redis(_) | Kind::Broker))
@@ -483,7 +545,13 @@ impl<C: Core> Shell<C> {
     }
 
     fn dial(&mut self, conn: ConnId, to: SocketAddr) {
-        match self.sockets.dial(conn, to, self.poll.registry()) {
+        let name = self.core.tls_name(conn);
+        let channel = name.map(|name| self.keys.dial(self.core.kind(conn), name)).transpose();
+        let registry = self.poll.registry();
+        let dialled = channel
+            .map_err(io::Error::other)
+            .and_then(|channel| self.sockets.dial(conn, to, channel, registry));
+        match dialled {
             Ok(()) => {}
             Err(error) if sockets::is_shortage(&error) => {
                 // The peer has done nothing wrong: its time runs, but the dial is not lost yet.

@@ -11,6 +11,7 @@ use mio::{Registry, Token};
 
 use super::ALL;
 use super::joined::Joined;
+use super::tls::{Buffers, Channel};
 use crate::arena::{ConnId, ConnTag, Table};
 use crate::limits::{SLICES_PER_WRITE, WRITES_PER_TURN};
 use crate::outbox::Outbox;
@@ -42,6 +43,8 @@ const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
 
 struct Socket {
     stream: TcpStream,
+    /// What the stream goes through, where it is TLS.
+    channel: Option<Channel>,
     /// Whether the connection is still being made.
     dialling: bool,
     /// Edges come once: remembered until a read finds nothing more.
@@ -88,6 +91,7 @@ pub struct Sockets {
     /// When they are tried again: at once when a descriptor comes free.
     dial_again: Option<Instant>,
     joined: Joined,
+    buffers: Buffers,
 }
 
 /// Raises the soft limit of descriptors to the hard one and gives it.
@@ -108,6 +112,7 @@ impl Sockets {
             put_off: Vec::new(),
             dial_again: None,
             joined: Joined::default(),
+            buffers: Buffers::default(),
         }
     }
 
@@ -153,14 +158,26 @@ impl Sockets {
     }
 
     /// Takes an accepted connection.
-    pub fn add(&mut self, conn: ConnId, stream: TcpStream, registry: &Registry) -> io::Result<()> {
-        self.register(conn, stream, false, registry)
+    pub fn add(
+        &mut self,
+        conn: ConnId,
+        stream: TcpStream,
+        channel: Option<Channel>,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        self.register(conn, stream, channel, false, registry)
     }
 
     /// Begins to connect.
-    pub fn dial(&mut self, conn: ConnId, to: SocketAddr, registry: &Registry) -> io::Result<()> {
+    pub fn dial(
+        &mut self,
+        conn: ConnId,
+        to: SocketAddr,
+        channel: Option<Channel>,
+        registry: &Registry,
+    ) -> io::Result<()> {
         let stream = TcpStream::connect(to)?;
-        self.register(conn, stream, true, registry)
+        self.register(conn, stream, channel, true, registry)
     }
 
     /// Keeps a dial that found no descriptor. Says whether it is the first one.
@@ -183,6 +200,7 @@ impl Sockets {
         &mut self,
         conn: ConnId,
         mut stream: TcpStream,
+        channel: Option<Channel>,
         dialling: bool,
         registry: &Registry,
     ) -> io::Result<()> {
@@ -194,6 +212,7 @@ impl Sockets {
         registry.register(&mut stream, token_of(conn), ALL)?;
         let socket = Socket {
             stream,
+            channel,
             dialling,
             readable: false,
             queued: false,
@@ -212,7 +231,17 @@ impl Sockets {
         if socket.dialling {
             let result = dialled(&socket.stream)?;
             socket.dialling = false;
-            self.dialled.push_back((conn, result));
+            match &mut socket.channel {
+                Some(channel) if result.is_ok() => {
+                    channel.begin(&mut socket.stream, &mut self.buffers);
+                }
+                _ => self.dialled.push_back((conn, result)),
+            }
+        }
+        if let Some(channel) = &mut socket.channel
+            && event.is_writable()
+        {
+            channel.writable(&mut socket.stream);
         }
         socket.peer_closed |= event.is_read_closed() || event.is_error();
         if event.is_readable() || socket.peer_closed {
@@ -229,7 +258,13 @@ impl Sockets {
         (token_of(conn) == token).then_some(conn)
     }
 
-    /// The next dial that has come to an end.
+    /// Whether a connection is in the handshake of TLS.
+    pub fn is_shaking_hands(&self, conn: ConnId) -> bool {
+        let channel = self.sockets.get(conn).and_then(|socket| socket.channel.as_ref());
+        channel.is_some_and(|channel| !channel.is_open())
+    }
+
+    /// The next dial, or handshake of TLS, that has come to an end.
     pub fn take_dialled(&mut self) -> Option<(ConnId, Result<(), String>)> {
         self.dialled.pop_front()
     }
@@ -275,6 +310,9 @@ impl Sockets {
         if socket.read_ended || socket.dialling {
             return Read::Nothing;
         }
+        if socket.channel.is_some() {
+            return self.read_channel(conn, scratch);
+        }
         loop {
             return match socket.stream.read(scratch) {
                 Ok(0) => {
@@ -299,6 +337,27 @@ impl Sockets {
         }
     }
 
+    /// The same through TLS.
+    fn read_channel(&mut self, conn: ConnId, scratch: &mut [u8]) -> Read {
+        let Some(socket) = self.sockets.get_mut(conn) else { return Read::Nothing };
+        let Some(channel) = &mut socket.channel else { return Read::Nothing };
+        let was_open = channel.is_open();
+        let (read, more) = channel.read(&mut socket.stream, scratch, &mut self.buffers);
+        if !was_open && channel.is_open() {
+            self.dialled.push_back((conn, Ok(())));
+        } else if !was_open && let Some(why) = channel.take_refusal() {
+            self.dialled.push_back((conn, Err(why)));
+        }
+        // A FIN that was announced with the bytes has no edge of its own.
+        socket.readable = more || (socket.peer_closed && !matches!(read, Read::Ended));
+        socket.read_ended = matches!(read, Read::Ended);
+        let rests = matches!(read, Read::Nothing);
+        if rests {
+            self.enqueue(conn);
+        }
+        read
+    }
+
     /// Sends the acknowledgement of what was read without the usual delay.
     pub fn acknowledge(&mut self, conn: ConnId) {
         if let Some(socket) = self.sockets.get(conn) {
@@ -313,6 +372,9 @@ impl Sockets {
         let Some(socket) = self.sockets.get_mut(conn) else { return Flushed::Blocked(0) };
         if socket.dialling {
             return Flushed::Blocked(0);
+        }
+        if let Some(channel) = &mut socket.channel {
+            return channel.write(&mut socket.stream, outbox, &mut self.buffers);
         }
         let mut written = 0;
         for _ in 0..WRITES_PER_TURN {
@@ -348,8 +410,11 @@ impl Sockets {
         if let Some(socket) = self.sockets.get_mut(conn)
             && std::mem::take(&mut socket.closing)
         {
-            // A peer that has gone already has no use for our FIN.
-            let _ = socket.stream.shutdown(Shutdown::Write);
+            match &mut socket.channel {
+                Some(channel) => channel.finish(&mut socket.stream, &mut self.buffers),
+                // A peer that has gone already has no use for our FIN.
+                None => drop(socket.stream.shutdown(Shutdown::Write)),
+            }
         }
     }
 
@@ -365,9 +430,12 @@ impl Sockets {
 
     pub fn close(&mut self, conn: ConnId) {
         // Nobody else has the descriptor: closing it takes it out of the poll.
-        if self.sockets.remove(conn).is_some() {
+        if let Some(mut socket) = self.sockets.remove(conn) {
             self.resting = None;
             self.dial_again = self.dial_again.map(|_| Instant(0));
+            if let Some(channel) = &mut socket.channel {
+                channel.farewell(&mut socket.stream, &mut self.buffers);
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ const GROUND: [&str; 12] = [
 
 /// What a room may import from the crate beside itself. A path with `::` admits only that module.
 /// `*` stands for the ground.
-const ROOMS: [(&str, &[&str]); 8] = [
+const ROOMS: [(&str, &[&str]); 9] = [
     // Bytes to values and back: no ids, no time, no policy.
     ("wire", &["config", "limits", "message", "metrics::Refused", "number", "outbox"]),
     // One machine per kind of connection; who gets what is not theirs to know.
@@ -35,7 +35,9 @@ const ROOMS: [(&str, &[&str]); 8] = [
     // The only room that knows both connections and routing.
     ("engine", &["*", "conn", "route", "wire"]),
     // Sockets and the clock; it sees the engine and plain values.
-    ("shell", &["*", "engine"]),
+    ("shell", &["*", "engine", "tls"]),
+    // Certificates and sessions: bytes of TLS to bytes and back, whatever they mean.
+    ("tls", &["config", "limits"]),
     ("demo", &["*", "conn", "engine", "shell", "wire"]),
     ("lib", &[]),
     ("main", &[]),
@@ -67,8 +69,8 @@ const SYSTEM: [&str; 15] = [
 ];
 
 /// Crates that make system calls.
-const SYSTEM_CRATES: [&str; 6] =
-    ["lexopt", "mio", "rlimit", "signal_hook", "signal_hook_mio", "socket2"];
+const SYSTEM_CRATES: [&str; 7] =
+    ["lexopt", "mio", "rlimit", "rustls_native_certs", "signal_hook", "signal_hook_mio", "socket2"];
 
 /// Calls by their last words, however their type was imported.
 const SYSTEM_WORDS: [&str; 8] = [
@@ -85,8 +87,9 @@ const SYSTEM_WORDS: [&str; 8] = [
 /// Crates that know a format, and the rooms that hide them. The configuration reads its own JSON,
 /// with the path to every value; the metrics port's side of a connection parses its few request
 /// lines itself.
-const CODECS: [(&str, &[&str]); 5] = [
+const CODECS: [(&str, &[&str]); 6] = [
     ("httparse", &["wire", "conn"]),
+    ("rustls", &["tls"]),
     ("serde_core", &["wire", "config"]),
     ("serde_json", &["wire", "config"]),
     ("sha1", &["wire"]),

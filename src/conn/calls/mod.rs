@@ -160,6 +160,12 @@ impl Calls {
         }
     }
 
+    /// The name that the certificate at a connection's other end must have; `None`: it needs none.
+    pub fn tls_name(&self, conn: ConnId) -> Option<&str> {
+        let origin = &self.pools.get(self.conns.get(conn)?.pool).origin;
+        origin.secure.then_some(&*origin.host)
+    }
+
     /// Bytes to be read from a connection in this turn; 0: none.
     pub fn appetite(&self) -> usize {
         let is_full = self.understood > ANSWER_BYTES_PER_TURN;

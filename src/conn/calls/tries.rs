@@ -173,7 +173,7 @@ impl Calls {
         let duration = ctx.now.mono.since(exchange.began).as_secs_f64();
         drop(line.number("status", response.head.status.into()).seconds("duration", duration));
         let target = exchange.target.as_deref().unwrap_or(&call.url.target);
-        judge(response, &self.pools.get(self.lanes.get(exchange.lane).pool).authority, target)
+        judge(response, &self.pools.get(self.lanes.get(exchange.lane).pool).origin, target)
     }
 
     /// A try has failed: the call rests before the next one, or was unavailable.

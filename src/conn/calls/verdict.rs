@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::HttpConfig;
+use crate::config::url::Origin;
 use crate::conn::callback::Broken;
 use crate::limits::RATE_LIMIT_WAIT_SECONDS_MAX;
 use crate::number::python_float;
@@ -71,13 +72,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Judges an answer to a request for `target` at the origin called `authority`.
-pub fn judge(response: Response, authority: &str, target: &str) -> Verdict {
+/// Judges an answer to a request for `target` at an origin.
+pub fn judge(response: Response, origin: &Origin, target: &str) -> Verdict {
     let Response { head, body, .. } = response;
     match head.status {
         429 => Verdict::Failed(Failure::RateLimited(rate_limit_wait(head.rate_limit.as_deref()))),
         400.. => Verdict::Failed(Failure::Status(head.status)),
-        300..=399 => redirect(&head, authority, target),
+        300..=399 => redirect(&head, origin, target),
         204 => Verdict::Failed(Failure::NoContent),
         _ => match head.content {
             Content::Json => object(body),
@@ -98,12 +99,12 @@ fn object(body: Vec<u8>) -> Verdict {
 }
 
 /// 307 and 308 keep method and body, and the same origin is no stranger to the data.
-fn redirect(head: &Head, authority: &str, target: &str) -> Verdict {
+fn redirect(head: &Head, origin: &Origin, target: &str) -> Verdict {
     let Some(to) = head.location.as_deref() else {
         return Verdict::Failed(Failure::Redirected(head.status, None));
     };
     let followed = match head.status {
-        307 | 308 => location::resolve(to, authority, target),
+        307 | 308 => location::resolve(to, origin.scheme(), &origin.authority(), target),
         _ => None,
     };
     let shown = || Failure::Redirected(head.status, Some(location::redacted(to)));
@@ -120,6 +121,10 @@ fn rate_limit_wait(value: Option<&str>) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn origin(host: &str) -> Origin {
+        Origin { host: host.to_owned(), port: 80, secure: false }
+    }
 
     fn response(status: u16, body: &str) -> Response {
         let (content, location, rate_limit) = (Content::Json, None, None);
@@ -150,7 +155,8 @@ mod tests {
 
     #[test]
     fn statuses_decide_before_bodies() {
-        let failed = |status| match judge(response(status, "{\"status\":\"ok\"}"), "h", "/") {
+        let origin = origin("h");
+        let failed = |status| match judge(response(status, "{\"status\":\"ok\"}"), &origin, "/") {
             Verdict::Failed(failure) => failure,
             other => panic!("{other:?}"),
         };
@@ -158,7 +164,7 @@ mod tests {
         assert_eq!(failed(400), Failure::Status(400));
         assert_eq!(failed(999), Failure::Status(999));
         assert_eq!(failed(304), Failure::Redirected(304, None));
-        assert!(matches!(judge(response(201, "{}"), "h", "/"), Verdict::Object(..)));
+        assert!(matches!(judge(response(201, "{}"), &origin, "/"), Verdict::Object(..)));
     }
 
     #[test]
@@ -166,7 +172,7 @@ mod tests {
         let to = |status, to: &str| {
             let mut response = response(status, "");
             response.head.location = Some(to.into());
-            judge(response, "books", "/api/a?q")
+            judge(response, &origin("books"), "/api/a?q")
         };
         assert_eq!(to(307, "b"), Verdict::Redirect("/api/b".to_owned()));
         assert_eq!(to(308, "http://books/x"), Verdict::Redirect("/x".to_owned()));

@@ -163,6 +163,11 @@ impl Link {
         }
     }
 
+    /// The name that the server's certificate must have; `None`: it needs none.
+    pub fn tls_name(&self) -> Option<&str> {
+        self.config.tls_name()
+    }
+
     /// When `due` has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         match &self.state {

@@ -5,18 +5,20 @@
 
 /// The request target that a `Location` names, if it is at the origin of the request.
 ///
-/// `authority` is the origin's, as in its `Host` header; `base` is the request's own target.
+/// `authority` is the origin's, as in its `Host` header, `scheme` its `http` or `https`; `base` is
+/// the request's own target.
 /// User information in a location is not accepted: credentials are the configuration's to give.
-pub fn resolve(location: &str, authority: &str, base: &str) -> Option<String> {
+pub fn resolve(location: &str, scheme: &str, authority: &str, base: &str) -> Option<String> {
     if !location.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
         return None;
     }
     let reference = location.split('#').next().unwrap_or_default();
     let (base_path, base_query) = split_query(base);
-    if let Some(rest) = without_scheme(reference)? {
+    if let Some(rest) = without_scheme(reference, scheme)? {
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (there, target) = rest.split_at(end);
-        let there = there.strip_suffix(":80").or(there.strip_suffix(':')).unwrap_or(there);
+        let default_port = if scheme == "https" { ":443" } else { ":80" };
+        let there = there.strip_suffix(default_port).or(there.strip_suffix(':')).unwrap_or(there);
         let (path, query) = split_query(target);
         return there.eq_ignore_ascii_case(authority).then(|| normal(path) + query);
     }
@@ -32,15 +34,15 @@ pub fn resolve(location: &str, authority: &str, base: &str) -> Option<String> {
     })
 }
 
-/// What follows `http://` or `//`; an inner `None` for a path. The outer `None` is for other
-/// schemes.
-fn without_scheme(reference: &str) -> Option<Option<&str>> {
+/// What follows our own scheme, as in `http://`, or `//`; an inner `None` for a path. The outer
+/// `None` is for other schemes.
+fn without_scheme<'r>(reference: &'r str, ours: &str) -> Option<Option<&'r str>> {
     if let Some(rest) = reference.strip_prefix("//") {
         return Some(Some(rest));
     }
     let first_segment = reference.split(['/', '?']).next().unwrap_or_default();
     let Some((scheme, _)) = first_segment.split_once(':') else { return Some(None) };
-    if !scheme.eq_ignore_ascii_case("http") {
+    if !scheme.eq_ignore_ascii_case(ours) {
         return None;
     }
     reference[scheme.len() + 1..].strip_prefix("//").map(Some)
@@ -117,7 +119,7 @@ mod tests {
             ("x?y=/../z:1", "/api/x?y=/../z:1"),
             ("/a:b", "/a:b"),
         ] {
-            let resolved = resolve(location, "books:8000", "/api/hook?q=1");
+            let resolved = resolve(location, "http", "books:8000", "/api/hook?q=1");
             assert_eq!(resolved.as_deref(), Some(target), "{location}");
         }
     }
@@ -125,12 +127,27 @@ mod tests {
     #[test]
     fn the_default_port_may_be_named() {
         for location in ["http://books:80/x", "http://books/x", "http://books:/x"] {
-            assert_eq!(resolve(location, "books", "/").as_deref(), Some("/x"), "{location}");
+            assert_eq!(
+                resolve(location, "http", "books", "/").as_deref(),
+                Some("/x"),
+                "{location}"
+            );
         }
-        assert_eq!(resolve("http://[::1]/x", "[::1]", "/").as_deref(), Some("/x"));
-        assert_eq!(resolve("http://books:8000/x", "books", "/"), None);
-        assert_eq!(resolve("http://books/x", "books:8000", "/"), None);
-        assert_eq!(resolve("http://books:80/x", "books:8000", "/"), None);
+        assert_eq!(resolve("http://[::1]/x", "http", "[::1]", "/").as_deref(), Some("/x"));
+        assert_eq!(resolve("http://books:8000/x", "http", "books", "/"), None);
+        assert_eq!(resolve("http://books/x", "http", "books:8000", "/"), None);
+        assert_eq!(resolve("http://books:80/x", "http", "books:8000", "/"), None);
+    }
+
+    #[test]
+    fn https_stays_https() {
+        for location in ["https://books/x", "HTTPS://books:443/x", "//books/x", "/x", "x"] {
+            let resolved = resolve(location, "https", "books", "/");
+            assert_eq!(resolved.as_deref(), Some("/x"), "{location}");
+        }
+        for location in ["http://books/x", "http://books:443/x", "https://books:80/x"] {
+            assert_eq!(resolve(location, "https", "books", "/"), None, "{location}");
+        }
     }
 
     #[test]
@@ -152,7 +169,7 @@ mod tests {
             "/\0",
             "x:y",
         ] {
-            assert_eq!(resolve(location, "books:8000", "/"), None, "{location:?}");
+            assert_eq!(resolve(location, "http", "books:8000", "/"), None, "{location:?}");
         }
     }
 

@@ -192,7 +192,7 @@ impl World {
 }
 
 fn url_at(host: &str, target: &str) -> Rc<Url> {
-    let origin = Rc::new(Origin { host: host.to_owned(), port: 8000 });
+    let origin = Rc::new(Origin { host: host.to_owned(), port: 8000, secure: false });
     Rc::new(Url { origin, target: target.to_owned(), authorization: None })
 }
 
