@@ -21,17 +21,21 @@ mod events;
 mod http;
 mod machines;
 mod requests;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use events::{client_event, json, service_event};
 pub use http::http_response;
 pub use machines::{broker, client, redis, scrape};
 pub use requests::{http_request, upgrade};
+#[cfg(feature = "tls")]
+pub use tls::tls;
 
 /// A body: takes any bytes, panics where a property is broken.
 pub type Body = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Body); 13] = [
+pub const TARGETS: &[(&str, Body)] = &[
     ("broker", broker),
     ("client", client),
     ("client_event", client_event),
@@ -43,6 +47,8 @@ pub const TARGETS: [(&str, Body); 13] = [
     ("resp", resp),
     ("scrape", scrape),
     ("service_event", service_event),
+    #[cfg(feature = "tls")]
+    ("tls", tls),
     ("upgrade", upgrade),
     ("ws", ws),
 ];
@@ -281,7 +287,8 @@ mod tests {
     fn the_corpora_hold() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
         let folders = fs::read_dir(&corpora).unwrap().count();
-        assert_eq!(folders, TARGETS.len(), "each corpus has its target");
+        let left_out = usize::from(cfg!(not(feature = "tls")));
+        assert_eq!(folders, TARGETS.len() + left_out, "each corpus has its target");
         for (name, body) in TARGETS {
             let folder = corpora.join(name);
             let files = fs::read_dir(&folder).unwrap_or_else(|_| panic!("{}", folder.display()));

@@ -31,6 +31,14 @@ impl fmt::Display for Distrusted {
             CertificateError::UnknownIssuer => {
                 f.write_str("no root that is trusted vouches for it")
             }
+            CertificateError::Expired => f.write_str("expired"),
+            CertificateError::ExpiredContext { time, not_after } => {
+                let seconds = time.as_secs().saturating_sub(not_after.as_secs());
+                write!(f, "expired {} hours ago", seconds / 3_600)
+            }
+            CertificateError::BadSignature => {
+                f.write_str("it is not signed by the issuer of that name that is trusted")
+            }
             why => write!(f, "{why}"),
         }
     }

@@ -10,6 +10,7 @@
 //! - `random`: chance that can be repeated
 //! - `broker`: the program as its own broker
 //! - `calling`: a world in which every subscribe is one call
+//! - `tls`: certificates made on the spot, and relays to and from TLS
 //! - `innocent`: a client that does nothing wrong while others do
 //!
 //! No test sleeps for a fixed time: it waits for what must happen, with a deadline. That something
@@ -26,6 +27,8 @@ pub mod random;
 pub mod redis;
 pub mod router;
 pub mod service;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod wait;
 
 pub use client::Client;
