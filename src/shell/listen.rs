@@ -13,6 +13,9 @@ const BACKLOG: i32 = 4096;
 /// Addresses of one host name that are bound.
 const ADDRESSES_MAX: usize = 16;
 
+/// Where the demo is, and nowhere else.
+pub const LOOPBACK: &str = "127.0.0.1";
+
 /// The listening sockets of one port: one for each address of its host.
 pub struct Listeners {
     first_token: usize,
@@ -134,8 +137,32 @@ fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     Ok(addresses)
 }
 
+/// Whether a port of loopback can be listened on.
+///
+/// # Errors
+/// Why not.
+pub fn check_port(port: u16) -> Result<(), String> {
+    bound(LOOPBACK, port).map(drop)
+}
+
+/// Ports of loopback that nobody listens on.
+///
+/// # Errors
+/// There are not so many.
+pub fn any_free_ports<const COUNT: usize>() -> Result<[u16; COUNT], String> {
+    // All are held until the last one is found, so that no two are the same.
+    let mut held = Vec::new();
+    let mut ports = [0; COUNT];
+    for port in &mut ports {
+        let (local, listener) = bound(LOOPBACK, 0)?;
+        *port = local.port();
+        held.push(listener);
+    }
+    Ok(ports)
+}
+
 /// Listens on an address, for as long as what is given lives.
-pub fn bound(host: &str, port: u16) -> Result<(SocketAddr, TcpListener), String> {
+fn bound(host: &str, port: u16) -> Result<(SocketAddr, TcpListener), String> {
     let refused = |error: io::Error| format!("cannot listen on {host}:{port}: {error}");
     let address = addresses(host, port)?.first().copied();
     let address = address.ok_or_else(|| format!("cannot listen on {host}: no such address"))?;

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::arena::ConnId;
-use crate::config::{self, Config, Level};
+use crate::config::{Config, Level};
 use crate::engine::{Engine, Setup};
 use crate::limits::{
     ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, CLIENT_READ_BYTES_PER_TURN, OTHER_ACCEPTS_PER_TURN,
@@ -29,6 +29,7 @@ use crate::time::{Now, soonest};
 mod clock;
 mod joined;
 mod listen;
+mod load;
 #[cfg(not(feature = "tls"))]
 mod no_tls;
 mod notify;
@@ -44,7 +45,9 @@ mod tls;
 use no_tls as tls;
 
 use clock::Clock;
-use listen::Listeners;
+use listen::{LOOPBACK, Listeners};
+pub use listen::{any_free_ports, check_port};
+pub use load::{Loaded, load};
 use notify::{Notifier, Phase};
 use resolve::Resolver;
 use signals::{Signal, Signals};
@@ -60,9 +63,6 @@ const METRICS_DOOR: usize = usize::MAX - 64;
 const BROKER_DOOR: usize = usize::MAX - 96;
 const DEMO_DOOR: usize = usize::MAX - 128;
 
-/// Where the demo is, and nowhere else.
-const LOOPBACK: &str = "127.0.0.1";
-
 /// In the order of accepting.
 const DOORS: [Door; 4] = [Door::Metrics, Door::Broker, Door::Demo, Door::Clients];
 
@@ -70,30 +70,6 @@ const HANDSHAKE_TIME: Duration = Duration::from_micros(TLS_HANDSHAKE_MICROS_PER_
 
 /// Events taken from one poll; more wait for the next.
 const EVENTS_PER_TURN: usize = 1024;
-
-/// A configuration, and what the files hold that it names.
-pub struct Loaded {
-    config: Config,
-    keys: Keys,
-}
-
-/// Reads a configuration file, and the files that it names.
-///
-/// # Errors
-/// One line for each thing that is wrong with it.
-pub fn load(path: &Path) -> Result<Loaded, Vec<String>> {
-    let shown = path.display();
-    let in_file = |problems: Vec<String>| -> Vec<String> {
-        problems.iter().map(|problem| format!("{shown}: {problem}")).collect()
-    };
-    let bytes = std::fs::read(path).map_err(|error| vec![format!("{shown}: {error}")])?;
-    let text = String::from_utf8(bytes).map_err(|_| vec![format!("{shown}: is not UTF-8")])?;
-    let environment = |name: &str| std::env::var(name).ok();
-    let config = config::parse(&text, &environment)
-        .map_err(|errors| in_file(errors.iter().map(|error| error.to_string()).collect()))?;
-    let keys = Keys::load(&config).map_err(in_file)?;
-    Ok(Loaded { config, keys })
-}
 
 /// Runs the router until it ends; gives the exit status.
 ///
@@ -109,30 +85,6 @@ pub fn run(path: &Path, loaded: Loaded) -> Result<i32, String> {
 /// What an engine takes from this process and its system.
 pub fn setup() -> Setup {
     Setup { seed: clock::seed(), pid: std::process::id(), terminal: stderr::is_terminal() }
-}
-
-/// Whether a port of loopback can be listened on.
-///
-/// # Errors
-/// Why not.
-pub fn check_port(port: u16) -> Result<(), String> {
-    listen::bound(LOOPBACK, port).map(drop)
-}
-
-/// Ports of loopback that nobody listens on.
-///
-/// # Errors
-/// There are not so many.
-pub fn any_free_ports<const COUNT: usize>() -> Result<[u16; COUNT], String> {
-    // All are held until the last one is found, so that no two are the same.
-    let mut held = Vec::new();
-    let mut ports = [0; COUNT];
-    for port in &mut ports {
-        let (local, listener) = listen::bound(LOOPBACK, 0)?;
-        *port = local.port();
-        held.push(listener);
-    }
-    Ok(ports)
 }
 
 /// What a core is driven with besides its configuration.
