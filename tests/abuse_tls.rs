@@ -200,6 +200,39 @@ fn a_record_that_is_cut_short_is_nothing() {
 }
 
 #[test]
+fn a_last_message_that_comes_with_the_end_is_heard() {
+    let target = Target::new(json!({}));
+    let request = support::client::request("/", "");
+    for says_farewell in [true, false] {
+        let (mut session, mut stream) = target.open();
+        session.writer().write_all(request.as_bytes()).unwrap();
+        let event = br#"{"event":"ping"}"#;
+        session.writer().write_all(&support::client::frame(0x81, event)).unwrap();
+        if says_farewell {
+            session.send_close_notify();
+        }
+        // All of it, and the FIN, are there before the router looks.
+        target.router.freeze();
+        let mut records = Vec::new();
+        while session.wants_write() {
+            session.write_tls(&mut records).unwrap();
+        }
+        stream.write_all(&records).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        target.router.thaw();
+        let began = Instant::now();
+        let mut answer = Vec::new();
+        while session.read_tls(&mut stream).unwrap() > 0 {
+            session.process_new_packets().unwrap();
+            let _ = session.reader().read_to_end(&mut answer);
+        }
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 101") && text.contains("pong"), "{text}");
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
 fn a_storm_of_handshakes_leaves_the_others_their_turn() {
     // The costliest key that is usual.
     let mut target = Target::with_key(RSA, json!({}));

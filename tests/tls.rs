@@ -4,7 +4,7 @@
 //! - files that do not do, and reloads
 //! - `https://` callbacks: who is trusted, and what the log says of others
 //! - Redis over TLS, with and without certificates of ours
-//! - OpenSSL and curl as peers
+//! - Chromium, OpenSSL and curl as peers
 #![cfg(feature = "tls")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -12,6 +12,7 @@ mod support;
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 
@@ -19,7 +20,7 @@ use rustls::ALL_VERSIONS;
 use rustls::version::{TLS12, TLS13};
 use serde_json::{Value, json};
 use support::redis::Resp;
-use support::router::run;
+use support::router::{BINARY, run};
 use support::tls::{
     Authority, ECDSA, ED25519, HERE, Pair, RSA, Relay, client_config, server_config,
 };
@@ -426,6 +427,25 @@ fn redis_asks_for_our_certificate_and_its_own_name_may_be_another() {
 }
 
 // Others' programs.
+
+#[test]
+fn a_browser_gets_along_with_it() {
+    let secure = Secure::new(json!({}));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let modules = root.join("target/client-js");
+    assert!(modules.join("installed").is_file(), "run tests/run: it installs what this needs");
+    let output = Command::new("node")
+        .args(["--test", "--test-reporter=spec"])
+        .arg(root.join("tests/client-js/tls.test.mjs"))
+        .env("CLIENT_JS_MODULES", &modules)
+        .env("SOCKETSHARK", BINARY)
+        .env("ROUTER", format!("wss://localhost:{}/", secure.router.port))
+        .output()
+        .expect("the tests need node in the PATH");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{said}\n{errors}", output.status);
+}
 
 #[test]
 fn openssl_and_curl_get_along_with_it() {

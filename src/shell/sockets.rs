@@ -349,13 +349,19 @@ impl Sockets {
             self.dialled.push_back((conn, Err(why)));
         }
         // A FIN that was announced with the bytes has no edge of its own.
-        socket.readable = more || (socket.peer_closed && !matches!(read, Read::Ended));
-        socket.read_ended = matches!(read, Read::Ended);
-        let rests = matches!(read, Read::Nothing);
-        if rests {
-            self.enqueue(conn);
+        socket.readable = more || socket.peer_closed;
+        match read {
+            Read::Bytes(bytes, drained) => Read::Bytes(bytes, drained && !socket.peer_closed),
+            Read::Ended => {
+                socket.read_ended = true;
+                Read::Ended
+            }
+            Read::Nothing => {
+                self.enqueue(conn);
+                Read::Nothing
+            }
+            Read::Failed(why) => Read::Failed(why),
         }
-        read
     }
 
     /// Sends the acknowledgement of what was read without the usual delay.

@@ -33,10 +33,10 @@ export class Browser {
   /** What the page complained about: exceptions, refused resources, console errors. */
   complaints = [];
 
-  static async start(t) {
+  static async start(t, ...flags) {
     const folder = mkdtempSync(join(tmpdir(), 'socketshark-browser-'));
     const stdio = ['ignore', 'ignore', 'pipe'];
-    const child = spawn('chromium', [...FLAGS, `--user-data-dir=${folder}`], { stdio });
+    const child = spawn('chromium', [...FLAGS, ...flags, `--user-data-dir=${folder}`], { stdio });
     const ended = once(child, 'close').catch(() => {});
     const kill = () => child.kill('SIGKILL');
     process.once('exit', kill);
