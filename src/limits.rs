@@ -1,6 +1,8 @@
 //! Bounds that are not configurable, with the arithmetic behind them. The configurable ones are
 //! `config::Limits`.
 
+use std::time::Duration;
+
 /// Levels of nesting in any JSON from outside; the parsers behind and before us overflow their
 /// stacks on more.
 pub const JSON_DEPTH_MAX: usize = 512;
@@ -126,9 +128,9 @@ pub const TLS_PARTIAL_BYTES_MAX: usize = 131_072;
 /// Records written to one socket in one turn: 256 KiB.
 pub const TLS_WRITES_PER_TURN: usize = 16;
 
-/// Time for TLS handshakes in one turn of the loop, in microseconds. One more may be under way when
-/// it is used up: 0.7 ms with an RSA key of 2,048 bits, 0.3 ms with ECDSA.
-pub const TLS_HANDSHAKE_MICROS_PER_TURN: u64 = 2_000;
+/// Time for TLS handshakes in one turn of the loop. One more may be under way when it is used up:
+/// 0.7 ms with an RSA key of 2,048 bits, 0.3 ms with ECDSA.
+pub const TLS_HANDSHAKES_PER_TURN: Duration = Duration::from_millis(2);
 
 /// Request head at the metrics port.
 pub const SCRAPE_HEAD_BYTES_MAX: usize = 8_192;

@@ -17,10 +17,10 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::arena::ConnId;
 use crate::config::{Config, Level};
-use crate::engine::{Engine, Setup};
+use crate::engine::Engine;
 use crate::limits::{
     ACCEPTS_PER_TURN, BULK_WRITES_PER_TURN, CLIENT_READ_BYTES_PER_TURN, OTHER_ACCEPTS_PER_TURN,
-    SCRAPES_PER_TURN, SCRATCH_BYTES, TLS_HANDSHAKE_MICROS_PER_TURN,
+    SCRAPES_PER_TURN, SCRATCH_BYTES, TLS_HANDSHAKES_PER_TURN,
 };
 use crate::outbox::Outbox;
 use crate::ports::{Core, Door, Input, Kind, Output};
@@ -49,6 +49,7 @@ use listen::{LOOPBACK, Listeners};
 pub use listen::{any_free_ports, check_port};
 pub use load::{Loaded, load};
 use notify::{Notifier, Phase};
+pub use process::setup;
 use resolve::Resolver;
 use signals::{Signal, Signals};
 use sockets::{Flushed, Read, Sockets};
@@ -66,8 +67,6 @@ const DEMO_DOOR: usize = usize::MAX - 128;
 /// In the order of accepting.
 const DOORS: [Door; 4] = [Door::Metrics, Door::Broker, Door::Demo, Door::Clients];
 
-const HANDSHAKE_TIME: Duration = Duration::from_micros(TLS_HANDSHAKE_MICROS_PER_TURN);
-
 /// Events taken from one poll; more wait for the next.
 const EVENTS_PER_TURN: usize = 1024;
 
@@ -80,11 +79,6 @@ pub fn run(path: &Path, loaded: Loaded) -> Result<i32, String> {
     let engine = Engine::new(config.clone(), setup());
     let beside = Beside { path: Some(path), keys: loaded.keys, ..Beside::default() };
     drive(engine, config, beside)
-}
-
-/// What an engine takes from this process and its system.
-pub fn setup() -> Setup {
-    Setup { seed: clock::seed(), pid: std::process::id(), terminal: stderr::is_terminal() }
 }
 
 /// What a core is driven with besides its configuration.
@@ -386,7 +380,7 @@ impl<C: Core> Shell<C> {
             let Some(conn) = self.sockets.next_readable() else { break };
             if self.sockets.is_shaking_hands(conn) {
                 // Others are not to wait behind a crowd of handshakes.
-                if shaken >= HANDSHAKE_TIME {
+                if shaken >= TLS_HANDSHAKES_PER_TURN {
                     self.sockets.read_later(conn);
                     continue;
                 }

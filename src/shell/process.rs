@@ -1,13 +1,20 @@
-//! The process's own figures, read from `/proc` (Linux). Elsewhere all but the start time are
-//! unknown, and the metrics leave them out.
+//! What a process knows of itself. Its figures are read from `/proc` (Linux); elsewhere all but the
+//! start time are unknown, and the metrics leave them out.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::{clock, stderr};
+use crate::engine::Setup;
 use crate::metrics::ProcessFigures;
 
 /// Clock ticks in a second, as `/proc` counts them: USER_HZ, 100 on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What an engine takes from this process and its system.
+pub fn setup() -> Setup {
+    Setup { seed: clock::seed(), pid: std::process::id(), terminal: stderr::is_terminal() }
+}
 
 /// Reads the figures. `started`: when the process began. Takes some 0.1 ms.
 pub fn figures(started: SystemTime) -> ProcessFigures {
