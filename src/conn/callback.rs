@@ -48,6 +48,8 @@ enum State {
         addresses: Addresses,
         /// The index of the address that is being dialled.
         at: usize,
+        /// Why those before it could not be used.
+        earlier: Option<Box<str>>,
     },
     /// The request is queued or sent, the answer has not ended.
     Answering {
@@ -138,7 +140,9 @@ impl Callback {
     pub fn resolved(&mut self, addresses: Addresses) {
         assert!(!addresses.is_empty(), "there is an address to dial");
         self.state = match std::mem::replace(&mut self.state, State::Idle) {
-            State::Resolving(exchange) => State::Connecting { exchange, addresses, at: 0 },
+            State::Resolving(exchange) => {
+                State::Connecting { exchange, addresses, at: 0, earlier: None }
+            }
             state => state,
         };
     }
@@ -146,7 +150,7 @@ impl Callback {
     /// What is being dialled for: the exchange, the address, and the number of addresses left,
     /// this one included.
     pub fn dialling(&self) -> Option<(&Exchange, IpAddr, u32)> {
-        let State::Connecting { exchange, addresses, at } = &self.state else { return None };
+        let State::Connecting { exchange, addresses, at, .. } = &self.state else { return None };
         let left = u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
         addresses.get(*at).map(|&address| (exchange, address, left))
     }
@@ -155,11 +159,30 @@ impl Callback {
         self.dialling().is_some_and(|(_, _, left)| left > 1)
     }
 
+    /// Why no address can be used, if the present one cannot for this reason: what was wrong with
+    /// an earlier one, a certificate perhaps, may say more.
+    pub fn whole_reason(&self, why: Broken) -> Broken {
+        match (&self.state, why) {
+            (State::Connecting { earlier: Some(earlier), .. }, Broken::Unconnected(now))
+                if **earlier != *now =>
+            {
+                Broken::Unconnected(format!("{earlier}; then {now}"))
+            }
+            (_, why) => why,
+        }
+    }
+
     /// In the place of a connection that could not be dialled: one to the next address.
-    pub fn into_next(self) -> Option<Callback> {
-        let State::Connecting { exchange, addresses, at } = self.state else { return None };
+    pub fn into_next(self, why: &Broken) -> Option<Callback> {
+        let State::Connecting { exchange, addresses, at, earlier } = self.state else {
+            return None;
+        };
         assert!(at + 1 < addresses.len(), "there is an address to dial");
-        let state = State::Connecting { exchange, addresses, at: at + 1 };
+        let earlier = match why {
+            Broken::Unconnected(why) => Some(why.as_str().into()),
+            _ => earlier,
+        };
+        let state = State::Connecting { exchange, addresses, at: at + 1, earlier };
         Some(Callback { pool: self.pool, alarm: Alarm::default(), state })
     }
 

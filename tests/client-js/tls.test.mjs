@@ -17,7 +17,7 @@ const exchange = (event) => `new Promise((resolve, reject) => {
 
 test('a browser that trusts the certificate is served', { timeout: 120_000 }, async (t) => {
   const browser = await Browser.start(t, '--ignore-certificate-errors');
-  for (let data = 0; data < 3; data++) {
+  for (const data of ['one', 'two', 'three']) {
     const answer = await browser.run(exchange({ event: 'ping', data }));
     assert.deepEqual(JSON.parse(answer), { event: 'pong', data });
   }

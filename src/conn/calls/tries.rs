@@ -83,10 +83,12 @@ impl Calls {
     /// An address did not answer: on to the next one, by a connection of its own.
     pub(super) fn redial(&mut self, conn: ConnId, why: Broken, ctx: &mut CallContext<'_>) {
         let Some(callback) = self.conns.get_mut(conn) else { return };
+        let why = callback.whole_reason(why);
         if !callback.has_next_address() {
             return self.break_off(conn, why, ctx);
         }
-        let Some(next) = self.conns.remove(conn).and_then(Callback::into_next) else { return };
+        let next = self.conns.remove(conn).and_then(|callback| callback.into_next(&why));
+        let Some(next) = next else { return };
         ctx.ports.close(conn);
         let conn = ctx.ports.open(Kind::Callback, usize::MAX);
         self.conns.insert(conn, next);
