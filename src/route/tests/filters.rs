@@ -301,7 +301,7 @@ fn what_is_throttled_counts_with_what_waits_in_other_subscriptions_and_in_the_qu
     bench.settle();
 }
 
-/// A client that does not read is closed; what is throttled never goes out before its time for that.
+/// A client that does not read is closed; its throttled messages never go out before their time.
 #[test]
 fn what_is_throttled_for_a_client_that_does_not_read_makes_it_too_slow() {
     let mut bench = Bench::new(&format!(
