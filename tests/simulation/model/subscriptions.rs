@@ -251,10 +251,12 @@ impl Model {
         (must, may)
     }
 
-    /// Bytes of messages that wait for confirmations of a session.
+    /// Bytes of messages that wait for confirmations of a session and for ends of throttles: at
+    /// most, for some wait as the frames that they will be.
     pub(super) fn held_bytes(&self, session: SessionKey) -> usize {
+        const ENVELOPE: usize = 200;
         let bytes = |sub: &Sub| match &sub.phase {
-            Phase::Held(held) => held.iter().map(|message| message.text.len()).sum(),
+            Phase::Held(held) => held.iter().map(|message| message.text.len() + ENVELOPE).sum(),
             _ => sub.gate.waiting_bytes(),
         };
         self.subs.values().filter(|sub| sub.session == session).map(bytes).sum()
