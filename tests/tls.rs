@@ -297,6 +297,10 @@ fn callbacks_go_over_tls_and_take_sessions_up_again() {
     assert_eq!(*relay.seen.names.lock().unwrap(), ["localhost"; 2]);
     assert_eq!(*relay.seen.protocols.lock().unwrap(), ["http/1.1"; 2]);
     assert_eq!(relay.seen.resumed.load(Ordering::Relaxed), 1);
+    let deputy = authority.deputy(2);
+    let below = calls(&deputy.with_chain("below"), &authority.cafile(), "localhost");
+    let (_world, _relay, mut client) = below;
+    client.subscribe("books.1");
     let by_address = calls(&authority.pair("service"), &authority.cafile(), "127.0.0.1");
     let (_world, _relay, mut client) = by_address;
     client.subscribe("books.1");
@@ -306,7 +310,14 @@ fn callbacks_go_over_tls_and_take_sessions_up_again() {
 fn servers_that_are_not_trusted_get_no_request_and_the_log_says_why() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let good = authority.cafile();
+    let pair = authority.here("alone");
+    let own = "req -x509 -key alone.key -out alone.pem -subj /CN=Alone -addext";
+    authority.openssl(&format!("{own} subjectAltName=DNS:localhost"));
+    let (deputy, old) = (authority.deputy(2), authority.deputy(-1));
     let cases = [
+        (pair, "the certificate of Alone, issued by Alone", "an authority's own"),
+        (deputy.here("below"), "of below.example, issued by Deputy", "no root that is trusted"),
+        (old.with_chain("late"), "of Deputy, issued by House", "expired"),
         (stranger.here("forger"), "forger.example, issued by House", "no root that is trusted"),
         (authority.sign("old", ECDSA, HERE, -1), "old.example, issued by House", "expired"),
         (authority.sign("other", ECDSA, "DNS:other", 2), "other.example", "not valid for name"),

@@ -57,6 +57,29 @@ impl Authority {
         authority
     }
 
+    /// An authority below this one, for so many days.
+    pub fn deputy(&self, days: i32) -> Authority {
+        let deputy = Authority { dir: TempDir::new() };
+        deputy.key("ca", ECDSA);
+        deputy.openssl("req -new -key ca.key -out ca.csr -subj /CN=Deputy");
+        std::fs::write(deputy.path("ca.ext"), "basicConstraints=CA:TRUE\n").unwrap();
+        let of = |name: &str| self.path(name).display().to_string();
+        let (cert, key) = (of("ca.pem"), of("ca.key"));
+        deputy.openssl(&format!(
+            "x509 -req -in ca.csr -CA {cert} -CAkey {key} -CAcreateserial -days {days} \
+             -extfile ca.ext -out ca.pem"
+        ));
+        deputy
+    }
+
+    /// A certificate for this machine, with this authority's own behind it.
+    pub fn with_chain(&self, name: &str) -> Pair {
+        let pair = self.here(name);
+        let chain = [&pair.cert, &self.cafile()].map(|path| std::fs::read(path).unwrap());
+        std::fs::write(&pair.cert, chain.concat()).unwrap();
+        pair
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -37,7 +37,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
     // Sockets and the clock; it sees the engine and plain values.
     ("shell", &["*", "engine", "tls"]),
     // Certificates and sessions: bytes of TLS to bytes and back, whatever they mean.
-    ("tls", &["config", "limits"]),
+    ("tls", &["config", "limits", "time"]),
     ("demo", &["*", "conn", "engine", "shell", "wire"]),
     ("lib", &[]),
     ("main", &[]),
