@@ -307,7 +307,7 @@ impl<C: Core> Shell<C> {
                 (Ok(()), _) => self.core.handle(self.now, Input::Connected(conn)),
                 (Err(why), Some(Kind::Client)) => {
                     let line = self.core.log().at(self.now, Level::Debug, "handshake refused");
-                    drop(line.text("reason", &why));
+                    drop(line.text("reason", &why).text("address", &self.sockets.peer(conn)));
                 }
                 (Err(why), _) => self.core.handle(self.now, Input::Lost(conn, &why)),
             }

@@ -264,6 +264,15 @@ impl Sockets {
         channel.is_some_and(|channel| !channel.is_open())
     }
 
+    /// Who is at the other end, for the log.
+    pub fn peer(&self, conn: ConnId) -> String {
+        let address = self.sockets.get(conn).map(|socket| socket.stream.peer_addr());
+        match address {
+            Some(Ok(address)) => address.ip().to_canonical().to_string(),
+            Some(Err(_)) | None => "gone".to_owned(),
+        }
+    }
+
     /// The next dial, or handshake of TLS, that has come to an end.
     pub fn take_dialled(&mut self) -> Option<(ConnId, Result<(), String>)> {
         self.dialled.pop_front()
