@@ -243,8 +243,12 @@ impl Engine {
         self.heard_end(conn, heard);
     }
 
-    pub(super) fn client_due(&mut self, conn: ConnId) {
+    pub(super) fn client_due(&mut self, conn: ConnId, at: Instant) {
         let Some(slot) = self.clients.get_mut(conn) else { return };
+        // An earlier one was set meanwhile. If this one set another, there would be more and more.
+        if slot.armed != Some(at) {
+            return;
+        }
         let session = slot.session;
         slot.armed = None;
         let heard = slot.client.due(&mut client_context!(self, conn, session));
@@ -354,8 +358,11 @@ impl Engine {
         self.tend_scrape(conn);
     }
 
-    pub(super) fn scrape_due(&mut self, conn: ConnId) {
+    pub(super) fn scrape_due(&mut self, conn: ConnId, at: Instant) {
         let Some(slot) = self.scrapes.get_mut(conn) else { return };
+        if slot.armed != Some(at) {
+            return;
+        }
         slot.armed = None;
         slot.scrape.due(&mut scrape::Context { now: self.now, id: conn, ports: &mut self.ports });
         self.tend_scrape(conn);
@@ -371,6 +378,54 @@ impl Engine {
         if slot.armed.is_none_or(|armed| armed > deadline) {
             slot.armed = Some(deadline);
             self.timers.set(deadline, Timer::Connection(conn));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use crate::config;
+    use crate::engine::{Engine, Setup};
+    use crate::ports::{Core, Door, Input};
+    use crate::time::{Instant, Now, Wall};
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n";
+
+    /// Takes what waits for a connection.
+    fn written(engine: &mut Engine, now: Now, conn: crate::arena::ConnId) -> Vec<u8> {
+        let mut slices = [std::io::IoSlice::new(&[]); 8];
+        let used = engine.outbox(conn).map_or(0, |outbox| outbox.slices_from(0, &mut slices));
+        let bytes: Vec<u8> = slices[..used].iter().flat_map(|it| it.iter().copied()).collect();
+        engine.written(now, conn, bytes.len());
+        bytes
+    }
+
+    #[test]
+    fn a_client_that_answers_pings_gathers_no_timers() {
+        let text = r#"{"BROKER": {"port": 0}, "WS_PING": {"interval": 2, "timeout": 3}}"#;
+        let config = config::parse(text, &|_| None).expect("the configuration is in order");
+        let mut engine = Engine::new(Rc::new(config), Setup { seed: 1, pid: 1, terminal: false });
+        let mut now = Now { mono: Instant::ZERO, wall: Wall(0) };
+        engine.start(now);
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9000));
+        engine.handle(now, Input::Listening(address));
+        let conn = engine.accept(now, Door::Clients, address).expect("there is room");
+        engine.handle(now, Input::Received(conn, REQUEST));
+        assert!(written(&mut engine, now, conn).starts_with(b"HTTP/1.1 101"));
+        let mut pings = 0;
+        while pings < 100 {
+            now.mono = engine.next_deadline().expect("a ping is due").max(now.mono);
+            engine.handle(now, Input::Tick);
+            if let [0x89, 4, payload @ ..] = written(&mut engine, now, conn).as_slice() {
+                let pong = [&[0x8a, 0x84, 0, 0, 0, 0], payload].concat();
+                engine.handle(now, Input::Received(conn, &pong));
+                pings += 1;
+            }
+            assert!(engine.timers.len() < 5, "{} timers for one client", engine.timers.len());
         }
     }
 }

@@ -334,7 +334,7 @@ impl Engine {
         for _ in 0..TIMERS_PER_TURN {
             let Some((at, timer)) = self.timers.take_due(self.now.mono) else { break };
             match timer {
-                Timer::Connection(conn) => self.connection_due(conn),
+                Timer::Connection(conn) => self.connection_due(conn, at),
                 Timer::Start => self.start_timed_out(),
                 Timer::Shutdown => self.shutdown_timed_out(),
                 Timer::Renewal(_) | Timer::Heartbeat(_) | Timer::Throttle(_) => {
@@ -354,10 +354,10 @@ impl Engine {
         self.read_on();
     }
 
-    fn connection_due(&mut self, conn: ConnId) {
+    fn connection_due(&mut self, conn: ConnId, at: Instant) {
         match self.ports.kind(conn) {
-            Some(Kind::Client) => self.client_due(conn),
-            Some(Kind::Scrape) => self.scrape_due(conn),
+            Some(Kind::Client) => self.client_due(conn, at),
+            Some(Kind::Scrape) => self.scrape_due(conn, at),
             Some(Kind::Broker) => self.at_broker(|broker, context| broker.due(conn, context)),
             Some(Kind::Redis(_) | Kind::Callback | Kind::Demo) | None => {}
         }
