@@ -191,6 +191,7 @@ impl Calls {
             .at(ctx.now, Level::Warning, "callback failed")
             .text("service", service)
             .text("hook", call.hook.name())
+            .display("call", exchange.call)
             .display("url", &call.url)
             .number("try", call.tries.into())
             .number("tries", ctx.http.tries.into())
