@@ -14,6 +14,11 @@ impl Dice {
         Dice(Random::seeded(random.number() ^ seed))
     }
 
+    /// The chances of one of a seed's parts, whatever happened before.
+    pub fn of_part(seed: u64, part: usize) -> Dice {
+        Dice::new(Dice::new(seed).number() ^ (part as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
     pub fn number(&mut self) -> u64 {
         self.0.number()
     }

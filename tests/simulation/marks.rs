@@ -3,11 +3,34 @@
 //! the stream was cut up. So the model parses nothing that the program parses.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 
 use serde_json::Value;
 
 pub type Fields = BTreeMap<String, Value>;
+
+/// Stands for a number whose digits no double holds, in what clients and services send.
+pub const DIGITS: &str = "@digits";
+
+/// The number.
+pub const NUMBER: &str = "31415926535897932384.6264338327950288";
+
+/// A text with the number in it, where it stood for it.
+pub fn with_digits(text: String) -> String {
+    text.replace(&format!("\"{DIGITS}\""), NUMBER)
+}
+
+/// The number has all its digits wherever it is.
+pub fn check_digits(text: &str) {
+    let begins = text.matches(&NUMBER[..8]).count();
+    assert_eq!(begins, text.matches(NUMBER).count(), "a number has lost digits: {text}");
+}
+
+/// A text as the model reads it: with the stand-in for the number.
+pub fn without_digits(text: &str) -> String {
+    text.replace(NUMBER, &format!("\"{DIGITS}\""))
+}
 
 /// Something that is complete.
 #[derive(Clone, Debug)]
@@ -29,8 +52,8 @@ pub enum Mark {
 pub enum Heard {
     /// A handshake in order.
     Request,
-    /// A handshake that is refused.
-    BadRequest,
+    /// A handshake that is refused with this status.
+    BadRequest(u16),
     Ask(Rc<Ask>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
@@ -102,6 +125,37 @@ pub fn key_text(key: Option<&Value>) -> String {
         None => "null".to_owned(),
         Some(Value::Number(number)) => format!("{:?}", number.as_f64()),
         Some(other) => other.to_string(),
+    }
+}
+
+/// For traces.
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mark::Client(Heard::Ask(ask)) => match &ask.what {
+                Asked::Subscribe(on) => write!(f, "subscribe {on}"),
+                Asked::Message(on, data) => write!(f, "message {on} with {data}"),
+                Asked::Unsubscribe(on) => write!(f, "unsubscribe {on}"),
+                Asked::Auth(Some(ticket)) => write!(f, "auth with {ticket}"),
+                Asked::Auth(None) => f.write_str("auth without ticket"),
+                Asked::Ping(_) => f.write_str("ping event"),
+                Asked::Bad(answer) => write!(f, "an event to be answered with {answer}"),
+            },
+            Mark::Client(heard) => write!(f, "{heard:?}"),
+            Mark::Answered(true) => f.write_str("an answer"),
+            Mark::Answered(false) => f.write_str("an error"),
+            Mark::Message(channel, message) => write!(f, "on {channel}: {}", message.text),
+            Mark::Garbage => f.write_str("garbage"),
+            Mark::Reply(Some(answer)) => write!(f, "the answer {answer}"),
+            Mark::Reply(None) => f.write_str("no good answer"),
+        }
+    }
+}
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.fields.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }
 }
 

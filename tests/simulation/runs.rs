@@ -1,14 +1,15 @@
 //! Many worlds at once, each twice to see that it repeats, and the shrinking of one that fails.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::swarm::{Fault, Params};
+use crate::swarm::{Fault, Params, Rules};
 use crate::trace::Trace;
 use crate::world::{self, Outcome};
 
@@ -24,7 +25,7 @@ pub enum Report {
 
 /// A world that failed.
 struct Failure {
-    params: Params,
+    params: Box<Params>,
     what: String,
     trace: String,
 }
@@ -82,16 +83,20 @@ pub fn first_to_fail(seeds: &[u64]) -> ExitCode {
 /// Runs one seed, with what the environment changes about it, and shrinks it if it fails.
 pub fn reproduce(seed: u64) -> ExitCode {
     let mut params = Params::of_seed(seed);
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    params.clients = number("SIM_CLIENTS").unwrap_or(params.clients);
-    params.steps = number("SIM_STEPS").unwrap_or(params.steps);
-    if let Ok(names) = std::env::var("SIM_FAULTS") {
+    let named = |name: &str| std::env::var(name).ok();
+    if let Some(text) = named("SIM_CLIENTS") {
+        params.clients = numbers(&text);
+    }
+    if let Some(text) = named("SIM_STEPS") {
+        params.steps = numbers(&text);
+    }
+    if let Some(names) = named("SIM_FAULTS") {
         params.faults = Fault::ALL
             .into_iter()
             .filter(|fault| names.split(',').any(|name| name == fault.name()))
             .collect();
     }
-    let echo = std::env::var("SIM_TRACE").is_ok();
+    let echo = named("SIM_TRACE").is_some();
     println!("simulation: {}", command(&params));
     let failure = match if echo { once(&params, true) } else { twice(&params) } {
         Ok(outcome) => {
@@ -101,7 +106,13 @@ pub fn reproduce(seed: u64) -> ExitCode {
         Err(failure) => failure,
     };
     let failure = if echo { failure } else { shrink(failure) };
-    println!("\n{}\n{}", failure.trace, failure.what);
+    let size = |params: &Params| {
+        let (clients, steps) = (params.clients.len(), params.steps.len());
+        format!("{clients} clients, {steps} steps, {} kinds of faults", params.faults.len())
+    };
+    println!("simulation: failed with {}; shrunk to {}:", size(&params), size(&failure.params));
+    println!("\n{}\n{}", Rules::of_params(&failure.params), failure.trace);
+    println!("{}", failure.what);
     println!("\nsimulation: to repeat: {}", command(&failure.params));
     ExitCode::FAILURE
 }
@@ -112,17 +123,42 @@ fn command(params: &Params) -> String {
     format!(
         "SIM_SEED={} SIM_CLIENTS={} SIM_STEPS={} SIM_FAULTS={} cargo test --test simulation",
         params.seed,
-        params.clients,
-        params.steps,
+        ranges(&params.clients),
+        ranges(&params.steps),
         faults.join(",")
     )
+}
+
+/// Numbers as text: `0-3,7`.
+fn ranges(numbers: &BTreeSet<usize>) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => parts.push((number, number)),
+        }
+    }
+    let part = |(first, last): (usize, usize)| match last - first {
+        0 => first.to_string(),
+        _ => format!("{first}-{last}"),
+    };
+    parts.into_iter().map(part).collect::<Vec<String>>().join(",")
+}
+
+/// The numbers of such a text.
+fn numbers(text: &str) -> BTreeSet<usize> {
+    let parts = text.split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
+    });
+    parts.flatten().collect()
 }
 
 fn once(params: &Params, echo: bool) -> Result<Outcome, Failure> {
     let mut trace = Trace::new(echo);
     let result = catch_unwind(AssertUnwindSafe(|| world::run(params, &mut trace)));
     result.map_err(|_| Failure {
-        params: params.clone(),
+        params: Box::new(params.clone()),
         what: PANIC.with(|panic| panic.borrow().clone()),
         trace: trace.text(),
     })
@@ -134,45 +170,71 @@ fn twice(params: &Params) -> Result<Outcome, Failure> {
     let second = once(params, false)?;
     if first.digest != second.digest {
         let what = "the second run of the same seed gave other bytes".to_owned();
-        return Err(Failure { params: params.clone(), what, trace: String::new() });
+        return Err(Failure { params: Box::new(params.clone()), what, trace: String::new() });
     }
     Ok(first)
 }
 
-/// Looks for the smallest world that fails: fewer kinds of faults, fewer clients, fewer steps.
+/// Looks for the smallest world that fails at the same place: fewer steps, fewer clients, fewer
+/// kinds of faults. Large parts are left out first, then smaller ones.
 fn shrink(mut failure: Failure) -> Failure {
+    let place = failure.place();
+    let until = Instant::now() + SHRINKING_MAX;
     let mut shrunk = true;
     while shrunk {
         shrunk = false;
-        for smaller in smaller(&failure.params) {
-            if let Err(found) = twice(&smaller) {
-                failure = found;
-                shrunk = true;
-                break;
+        for part in [2, 4, 8, 16, 32, usize::MAX] {
+            let mut from = 0;
+            while let Some((smaller, next)) = without(&failure.params, part, from) {
+                if Instant::now() > until {
+                    return failure;
+                }
+                match once(&smaller, false) {
+                    Err(found) if found.place() == place => {
+                        failure = found;
+                        shrunk = true;
+                    }
+                    _ => from = next,
+                }
             }
         }
     }
     failure
 }
 
-fn smaller(params: &Params) -> Vec<Params> {
-    let mut all = Vec::new();
-    let mut add = |change: &dyn Fn(&mut Params)| {
-        let mut smaller = params.clone();
-        change(&mut smaller);
-        if smaller != *params {
-            all.push(smaller);
-        }
+/// How long a failing seed is made smaller.
+const SHRINKING_MAX: Duration = Duration::from_secs(120);
+
+impl Failure {
+    /// Where in the source it was noticed.
+    fn place(&self) -> String {
+        self.what.lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+/// A world without one of so many parts of its steps, clients and kinds of faults: what is at
+/// `from` and behind it. Gives where the next part begins as well.
+fn without(params: &Params, parts: usize, from: usize) -> Option<(Params, usize)> {
+    let (steps, clients) = (params.steps.len(), params.clients.len());
+    let all = steps + clients + params.faults.len();
+    if from >= all {
+        return None;
+    }
+    let (begin, end) = match from {
+        _ if from < steps => (0, steps),
+        _ if from < steps + clients => (steps, steps + clients),
+        _ => (steps + clients, all),
     };
-    for steps in [params.steps / 2, params.steps * 3 / 4, params.steps * 9 / 10] {
-        add(&|smaller| smaller.steps = steps);
-    }
-    add(&|smaller| smaller.steps = params.steps.saturating_sub(1));
-    for clients in [params.clients / 2, params.clients - 1] {
-        add(&|smaller| smaller.clients = clients.max(1));
-    }
-    for fault in params.faults.clone() {
-        add(&|smaller| smaller.faults.retain(|other| *other != fault));
-    }
-    all
+    let next = from.saturating_add(((end - begin) / parts).max(1)).min(end);
+    let is_kept = |at: usize| !(from..next).contains(&at);
+    let mut smaller = params.clone();
+    let mut at = 0;
+    let mut keep = || {
+        at += 1;
+        is_kept(at - 1)
+    };
+    smaller.steps.retain(|_| keep());
+    smaller.clients.retain(|_| keep());
+    smaller.faults.retain(|_| keep());
+    Some((smaller, next))
 }

@@ -1,6 +1,8 @@
 //! What a seed decides before anything happens: which kinds of faults its world has, and how the
 //! program is configured there.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ pub enum Fault {
     Names,
     /// Redis dies and comes back, hangs, or sends garbage.
     Redis,
-    /// Redis refuses channels.
+    /// Redis refuses channels, or answers late.
     Channels,
     /// Time jumps forward.
     Clock,
@@ -68,8 +70,12 @@ impl Fault {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Params {
     pub seed: u64,
-    pub clients: usize,
-    pub steps: usize,
+    /// How many clients the seed has.
+    pub population: usize,
+    /// Those of them that ever come, by their numbers.
+    pub clients: BTreeSet<usize>,
+    /// The steps that are made. Each has chances of its own: without one, the others are the same.
+    pub steps: BTreeSet<usize>,
     /// The kinds of faults that this world has.
     pub faults: Vec<Fault>,
 }
@@ -78,15 +84,30 @@ impl Params {
     pub fn of_seed(seed: u64) -> Params {
         let mut dice = Dice::new(seed ^ 0x5eed);
         let share = *dice.pick(&[0, 30, 60, 60, 90]);
-        let faults = Fault::ALL.into_iter().filter(|_| dice.chance(share)).collect();
-        let clients = *dice.pick(&[2, 4, 8, 12]);
-        Params { seed, clients, steps: dice.between(60, 240), faults }
+        let mut faults: Vec<Fault> =
+            Fault::ALL.into_iter().filter(|_| dice.chance(share)).collect();
+        if dice.chance(15) {
+            // Only services misbehave: then the order and the times of calls can be told.
+            faults = vec![Fault::Slow, Fault::Wrong, Fault::Refusals, Fault::Storms];
+        }
+        let population = if dice.chance(8) { CROWD } else { *dice.pick(&[2, 4, 8, 12]) };
+        let clients = (0..population).collect();
+        let steps = (0..dice.between(60, 240)).collect();
+        Params { seed, population, clients, steps, faults }
     }
 
     pub fn has(&self, fault: Fault) -> bool {
         self.faults.contains(&fault)
     }
+
+    /// Whether so many clients come that receivers are looked up and not gone through.
+    pub fn is_crowded(&self) -> bool {
+        self.population == CROWD
+    }
 }
+
+/// The number of clients where many are on one channel.
+const CROWD: usize = 80;
 
 /// One service, as its rules are written.
 #[derive(Debug)]
@@ -122,6 +143,8 @@ pub struct Rules {
     pub metadata: bool,
     pub shuts_down: bool,
     pub limits: Limits,
+    /// Levels of the log and of its trace.
+    pub log: (&'static str, &'static str),
 }
 
 #[derive(Debug)]
@@ -144,6 +167,10 @@ pub struct Redis {
 /// How soon a Redis ping must be answered.
 pub const REDIS_PING_TIMEOUT: Duration = Duration::from_millis(2_000);
 
+/// How long connecting to Redis may take, and how long the program waits before it tries again.
+pub const REDIS_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub const REDIS_DELAY_MAX: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub struct Limits {
     pub connections: usize,
@@ -156,6 +183,13 @@ pub struct Limits {
     pub handshake: Duration,
     pub close: Duration,
 }
+
+/// The longest message of a client, and its longest handshake.
+pub const MESSAGE_BYTES_MAX: usize = 4_000;
+pub const HEADER_BYTES_MAX: usize = 1_000;
+
+/// The password of a Redis that has one.
+pub const REDIS_PASSWORD: &str = "hush-hush";
 
 /// The names of topics: few, so that sessions meet.
 pub const TOPICS: [&str; 3] = ["a", "b.c", "ü"];
@@ -180,7 +214,7 @@ impl Rules {
             let renewals = services.iter_mut().filter_map(|service| service.renewal.as_mut());
             renewals.for_each(|renewal| renewal.1 = Duration::ZERO);
         }
-        let slow = *dice.pick(&[1, 4, 64]);
+        let slow = *dice.pick(&[1, 1, 4, 64]);
         Rules {
             services: services.into_iter().map(Rc::new).collect(),
             auth_fields: fields(&["user", "level"], 1 + dice.below(2)),
@@ -196,9 +230,21 @@ impl Rules {
             pings: dice.chance(70).then(|| (dice.millis(1_000, 5_000), dice.millis(500, 4_000))),
             pong_immediate: dice.chance(30),
             metadata: dice.chance(30),
-            shuts_down: params.has(Fault::Redis) && dice.chance(15),
+            shuts_down: dice.chance(15) && params.has(Fault::Redis),
             limits: limits(params, dice),
+            log: (*dice.pick(&["DEBUG", "WARNING"]), *dice.pick(&["DEBUG", "INFO", "INFO"])),
         }
+    }
+
+    /// The rules that a run goes by.
+    pub fn of_params(params: &Params) -> Rules {
+        Rules::of(params, &mut Dice::new(params.seed))
+    }
+
+    /// Whether messages are throttled: what has no room to wait goes out early, and what counts as
+    /// room where there is very little is the program's affair.
+    pub fn throttles(&self) -> bool {
+        self.limits.send_queue > 2_000
     }
 
     /// Whether callbacks may find their queue full.
@@ -226,8 +272,9 @@ impl Rules {
         };
         let mut config = json!({
             "WS_PING": pings,
+            "WS_ALLOWED_ORIGINS": ["https://good.test", "https://*.good.test"],
             "WS_PONG_IMMEDIATE": self.pong_immediate,
-            "LOG": {"level": "DEBUG", "trace_level": "DEBUG", "style": "json"},
+            "LOG": {"level": self.log.0, "trace_level": self.log.1, "style": "json"},
             "HTTP": {
                 "timeout": seconds(self.http.timeout),
                 "tries": self.http.tries,
@@ -258,6 +305,7 @@ impl Limits {
             "max_connections": self.connections,
             "max_connections_per_ip": self.per_address,
             "max_message_bytes": self.message_bytes,
+            "max_header_bytes": HEADER_BYTES_MAX,
             "max_subscriptions_per_session": self.subscriptions,
             "max_keys_per_subscription": self.keys,
             "max_queued_events_per_session": self.queued_events,
@@ -270,15 +318,16 @@ impl Limits {
 }
 
 fn limits(params: &Params, dice: &mut Dice) -> Limits {
-    let small = params.has(Fault::Stalls) && dice.chance(60);
+    let small = *dice.pick(&[None, Some(500), Some(1_000), Some(3_000)]);
+    let small = small.filter(|_| params.has(Fault::Stalls));
     Limits {
-        connections: if dice.chance(10) { 5 } else { 0 },
-        per_address: if dice.chance(20) { 3 } else { 0 },
-        message_bytes: 4_000,
+        connections: if dice.chance(10) && !params.is_crowded() { 5 } else { 0 },
+        per_address: if dice.chance(20) && !params.is_crowded() { 3 } else { 0 },
+        message_bytes: MESSAGE_BYTES_MAX,
         subscriptions: if dice.chance(20) { 3 } else { 1_000 },
         keys: if dice.chance(20) { 2 } else { 1_000 },
         queued_events: *dice.pick(&[1, 2, 4, 32]),
-        send_queue: if small { 3_000 } else { 1_048_576 },
+        send_queue: small.unwrap_or(1_048_576),
         handshake: dice.millis(1_000, 4_000),
         close: dice.millis(500, 3_000),
     }
@@ -287,7 +336,7 @@ fn limits(params: &Params, dice: &mut Dice) -> Limits {
 fn redis(dice: &mut Dice) -> Redis {
     Redis {
         prefix: (*dice.pick(&["", "p:", "ws."])).to_owned(),
-        password: dice.chance(30).then(|| "hush".to_owned()),
+        password: dice.chance(30).then(|| REDIS_PASSWORD.to_owned()),
         ping_interval: dice.chance(80).then(|| dice.millis(1_000, 5_000)),
     }
 }
@@ -299,8 +348,8 @@ fn redis_json(redis: &Redis, host: &str, shuts_down: bool) -> Value {
         "password": redis.password,
         "ping_interval": redis.ping_interval.map(seconds),
         "ping_timeout": seconds(REDIS_PING_TIMEOUT),
-        "connect_timeout": 2,
-        "reconnect_max_delay": 1,
+        "connect_timeout": seconds(REDIS_CONNECT_TIMEOUT),
+        "reconnect_max_delay": seconds(REDIS_DELAY_MAX),
         "on_disconnect": if shuts_down { "shutdown" } else { "reconnect" },
     })
 }
@@ -362,4 +411,29 @@ fn fields(names: &[&str], count: usize) -> Vec<String> {
 
 fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
+}
+
+/// For the report of a failing seed: what its end must be judged by.
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Services (what is not named they do not have):")?;
+        for service in &self.services {
+            let hooks: Vec<&str> = service.hooks.iter().map(|hook| hook.name()).collect();
+            let auth = if service.requires_auth { ", needs authentication" } else { "" };
+            writeln!(f, "  {} at {}{auth}: {}", service.name, service.host, hooks.join(", "))?;
+            let (extra, filter) = (&service.extra_fields, &service.filter_fields);
+            write!(f, "    extra {extra:?}, filter {filter:?}")?;
+            write!(f, ", authorizer fields {:?}", service.authorizer_fields)?;
+            if let Some((period, jitter, grace)) = service.renewal {
+                write!(f, ", renewed every {period:?} less {jitter:?}, grace {grace:?}")?;
+            }
+            if let Some(period) = service.heartbeat {
+                write!(f, ", heartbeat every {period:?}")?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "Authentication fields {:?}; pings {:?}", self.auth_fields, self.pings)?;
+        writeln!(f, "{:?}\n{:?}", self.http, self.limits)?;
+        self.redis.iter().try_for_each(|redis| writeln!(f, "{redis:?}"))
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use socketshark::time::Instant;
 
 /// Lines kept. The shrunk world of a report is short; its end tells the story.
-const LINES: usize = 60;
+const LINES: usize = 80;
 
 #[derive(Default)]
 pub struct Trace {
@@ -35,7 +35,10 @@ impl Trace {
 
     /// All that is kept, a line each.
     pub fn text(&self) -> String {
-        let mut text = format!("  ({} earlier lines)\n", self.dropped);
+        let mut text = "What happened (seconds; `<-` is what the program did):\n".to_owned();
+        if self.dropped > 0 {
+            text.push_str(&format!("  ({} earlier lines)\n", self.dropped));
+        }
         for line in &self.lines {
             text.push_str("  ");
             text.push_str(line);

@@ -4,8 +4,11 @@ use serde_json::Value;
 use socketshark::arena::ConnId;
 use socketshark::conn::calls::CallId;
 use socketshark::message::Hook;
+use socketshark::metrics::Metrics;
 
-use super::{Call, Expected, Model, Seen, Stamps, Wish};
+use super::{Call, Expected, Model, Seen, Serving, Stamps, Wish};
+use crate::marks::{check_digits, without_digits};
+use crate::peers::client::ACCEPT;
 use crate::wire::frames::Said;
 
 impl Model {
@@ -69,6 +72,30 @@ impl Model {
             self.check_control(conn, said);
         }
         self.check_channels();
+        self.check_held();
+    }
+
+    /// What the program counts is so.
+    pub fn check_counts(&self, metrics: &Metrics) {
+        let open = self.sessions.values().filter(|session| session.open).count();
+        assert_eq!(metrics.connections, open as u64, "sessions that are connected");
+        let begun = self.tally.sessions as u64;
+        assert_eq!(metrics.connections_total, begun, "sessions since the start");
+        let stand = self.subs.values().filter(|sub| sub.stands()).count();
+        assert_eq!(metrics.subscriptions, stand as u64, "subscriptions that stand");
+        let calls = metrics.callbacks_in_flight + metrics.callbacks_queued;
+        assert_eq!(calls, self.calls.len() as u64, "callbacks under way");
+        assert_eq!(metrics.slow_consumers, self.tally.slow as u64, "clients that were too slow");
+        assert_eq!(metrics.ready, self.serving == Serving::Yes, "readiness");
+        for (redis, is_ready) in metrics.redis.iter().zip(self.links.ready()) {
+            assert_eq!(redis.connected, is_ready, "Redis is connected");
+        }
+        if self.tally.slow == 0 {
+            let filtered: u64 = metrics.messages_filtered.iter().sum();
+            assert_eq!(filtered, self.tally.filtered as u64, "messages that were filtered");
+            let delivered = metrics.messages_delivered;
+            assert_eq!(delivered, self.tally.delivered as u64, "messages that were delivered");
+        }
     }
 
     fn check_head(&self, conn: ConnId, said: &[Said]) {
@@ -79,11 +106,21 @@ impl Model {
         });
         match (expected, head) {
             (None, None) => {}
-            (Some(400), Some((400..=431, _))) => {}
-            (Some(503), Some((503, head))) => {
-                assert!(head.to_ascii_lowercase().contains("\r\nretry-after:"), "{head}");
+            (Some(expected), Some((status, head))) if status == expected => {
+                let head = head.to_ascii_lowercase();
+                let must_say = match status {
+                    101 => {
+                        &format!("\r\nsec-websocket-accept: {}\r\n", ACCEPT.to_ascii_lowercase())
+                    }
+                    405 => "\r\nallow: get\r\n",
+                    426 => "\r\nupgrade: websocket\r\n",
+                    503 => "\r\nretry-after: ",
+                    _ => "",
+                };
+                let other = "\r\nsec-websocket-version: 13\r\n";
+                let says = head.contains(must_say) || (status == 426 && head.contains(other));
+                assert!(says, "{head} must say {must_say}");
             }
-            (Some(expected), Some((status, _))) if status == expected => {}
             (expected, head) => panic!("{conn}: the handshake gets {expected:?}, not {head:?}"),
         }
     }
@@ -98,9 +135,12 @@ impl Model {
         // What was to be sent in the moment of such a close may have gone out before it or not.
         let is_cut = matches!(self.step.closes.get(&conn), Some(Some(Some(1011..=1013))));
         // The order of what is due at the same moment is nobody's business.
-        let is_any_order = self.step.is_tick;
+        // A subscribe is refused sooner or later where a queue is full.
+        let is_any_order = self.step.is_tick || (self.rules.jams() && self.rules.pong_immediate);
         for text in texts {
-            let value: Value = serde_json::from_str(text).expect("what clients get is JSON");
+            check_digits(text);
+            let value = without_digits(text);
+            let value: Value = serde_json::from_str(&value).expect("what clients get is JSON");
             let mut places = expected.iter();
             let place = if is_cut || is_any_order {
                 places.position(|next| self.is_it(next, &value, text))
@@ -149,6 +189,9 @@ impl Model {
             Said::Close(code) => Some(*code),
             _ => None,
         });
+        let is_close = |said: &Said| matches!(said, Said::Close(_));
+        let is_last = said.iter().position(is_close).is_none_or(|at| at + 1 == said.len());
+        assert!(is_last, "{conn}: nothing follows a close frame: {said:?}");
         let expected = self.step.closes.get(&conn).copied();
         assert_eq!(close, expected.flatten(), "{conn}: the close frame");
         let is_cut = matches!(close, Some(Some(1011..=1013)));
@@ -176,6 +219,13 @@ impl Model {
 impl Call {
     /// The queue that it waits in: its service's, or the authentication method's.
     pub fn lane(&self) -> &str {
+        lane(self.hook, &self.body)
+    }
+}
+
+impl Wish {
+    /// The queue that it will wait in.
+    pub(super) fn lane(&self) -> &str {
         lane(self.hook, &self.body)
     }
 }

@@ -10,8 +10,8 @@ use socketshark::time::Instant;
 
 use super::events::Hand;
 use super::pings::Pings;
-use super::{Model, Seen, Serving, SessionKey, SubKey};
-use crate::marks::{Ask, Asked, Fields, Heard};
+use super::{Expected, Model, Seen, Serving, SessionKey, SubKey};
+use crate::marks::{Ask, Asked, Fields, Heard, with_digits};
 use crate::wire::frames::Said;
 
 /// A client's connection.
@@ -55,6 +55,11 @@ impl Session {
     fn is_full(&self, events: usize, bytes: usize) -> bool {
         let waiting: usize = self.waiting.iter().map(|ask| ask.bytes).sum();
         self.hand.is_some() && (self.waiting.len() >= events || waiting > bytes)
+    }
+
+    /// Events that are not answered.
+    pub fn pending(&self) -> usize {
+        1 + self.waiting.len() + self.rest.len()
     }
 
     pub fn is_idle(&self) -> bool {
@@ -104,6 +109,11 @@ impl Model {
         }
     }
 
+    /// Whether a connection's session is connected.
+    pub fn is_open(&self, conn: ConnId) -> bool {
+        self.session_of(conn).is_some()
+    }
+
     pub(super) fn session_of(&self, conn: ConnId) -> Option<SessionKey> {
         match self.conns.get(&conn)?.state {
             State::Session(key) => Some(key),
@@ -117,6 +127,16 @@ impl Model {
             let (conn, paused) = (session.conn, session.paused);
             assert_eq!(wants_read(conn), !paused, "{conn}: back-pressure");
         }
+    }
+
+    /// When the handshake's or the last words' time is up.
+    pub(super) fn conns_due(&self) -> impl Iterator<Item = Instant> {
+        let limits = &self.rules.limits;
+        self.conns.values().filter_map(|conn| match conn.state {
+            State::Upgrading => Some(conn.since.after(limits.handshake)),
+            State::Over => Some(conn.since.after(limits.close)),
+            State::Session(_) => None,
+        })
     }
 
     /// Connections that the handshake's or the last words' time is up for.
@@ -154,7 +174,7 @@ impl Model {
                 self.open_session(conn);
             }
             (State::Upgrading, Heard::Request) => self.refuse(conn, 503),
-            (State::Upgrading, Heard::BadRequest) => self.refuse(conn, 400),
+            (State::Upgrading, Heard::BadRequest(status)) => self.refuse(conn, *status),
             (State::Upgrading, Heard::Fin) => self.over(conn),
             (State::Session(key), heard) => self.session_heard(key, heard.clone()),
             _ => {}
@@ -207,7 +227,7 @@ impl Model {
                 self.depart(key, true);
             }
             Heard::Fin => self.depart(key, true),
-            Heard::Request | Heard::BadRequest => {}
+            Heard::Request | Heard::BadRequest(_) => {}
         }
     }
 
@@ -335,27 +355,43 @@ impl Model {
     }
 
     /// Clients that were closed because they read too slowly: that cannot be foreseen here, but
-    /// it must have had a reason.
-    pub(super) fn closed_as_slow(&mut self, seen: &Seen) {
+    /// it must have had a reason, which is there by now or, at the end, was there at some time.
+    pub(super) fn closed_as_slow(&mut self, seen: &Seen, is_end: bool) {
         for (conn, said) in &seen.said {
             let Some(key) = self.session_of(*conn) else { continue };
             if !said.contains(&Said::Close(Some(1013))) {
                 continue;
             }
             let held: usize = self.held_bytes(key);
-            // A frame's header, and what metadata a message may have.
-            let besides = if self.rules.metadata { 250 } else { 16 };
-            let new = self.step.texts.get(conn).map_or(0, |texts| {
-                texts.iter().map(|text| text.value.to_string().len() + besides).sum::<usize>()
-            });
+            let texts = self.step.texts.get(conn).map_or(&[][..], Vec::as_slice);
+            // What metadata a message may have.
+            let besides = if self.rules.metadata && is_end { 250 } else { 0 };
+            let new: usize = texts.iter().map(|text| text.bytes() + besides).sum();
+            let ping = if self.step.pings.contains(conn) { PING_BYTES } else { 0 };
             let waited = seen.waiting.get(conn).copied().unwrap_or(0);
-            let most = self.rules.limits.send_queue;
+            let has_reason = waited + new + held + ping > self.rules.limits.send_queue;
             assert!(
-                waited + new + held > most,
+                has_reason || !is_end,
                 "{conn}: closed as too slow with {waited} bytes waiting, {new} new and {held} held"
             );
-            self.tally.slow += 1;
-            self.close(key, 1013);
+            if has_reason {
+                self.tally.slow += 1;
+                self.close(key, 1013);
+            }
         }
+    }
+}
+
+/// The frame of a ping.
+const PING_BYTES: usize = 6;
+
+impl Expected {
+    /// The length of its frame, metadata aside.
+    fn bytes(&self) -> usize {
+        let text = with_digits(self.value.to_string()).len();
+        let data = self.raw.as_ref().map_or(0, String::len);
+        let shown = self.raw.as_ref().map_or(0, |_| self.value["data"].to_string().len());
+        let text = text + data - shown;
+        text + if text < 126 { 2 } else { 4 }
     }
 }

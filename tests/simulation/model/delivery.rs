@@ -8,7 +8,8 @@ use socketshark::time::Instant;
 use super::gate::Passage;
 use super::subscriptions::{Phase, Reads, Sub};
 use super::{Expected, Model, Outcome, Stamps, SubKey};
-use crate::marks::{Publication, PublishedAt, key_text, same};
+use crate::marks::{Publication, PublishedAt, same};
+use crate::peers::publisher::read_option;
 
 impl Model {
     /// Redis has delivered a message on a channel.
@@ -114,18 +115,14 @@ impl Model {
     /// The order and throttle state that a `before_subscribe` answer sets.
     pub(super) fn start_gate(&mut self, key: SubKey, outcome: &Outcome) {
         let Some(options) = outcome.get("options") else { return };
-        let read = |value: &str, key: &str| {
-            let number = options.get(value)?.as_f64()?;
-            Some((number, key_text(options.get(key))))
-        };
         let start = Publication {
             text: String::new(),
             name: None,
             data: Value::Null,
             raw_data: String::new(),
             fields: Default::default(),
-            order: read("order", "order_key"),
-            throttle: read("throttle", "throttle_key"),
+            order: read_option(options, "order"),
+            throttle: read_option(options, "throttle"),
             published_at: None,
         };
         let (now, keys) = (self.now, self.rules.limits.keys);

@@ -6,6 +6,7 @@ use socketshark::message::Hook;
 use super::subscriptions::Phase;
 use super::{Expected, Model, Outcome, Owner, SessionKey, Stamps, SubKey};
 use crate::marks::{Ask, Asked, Fields, On};
+use crate::swarm::Service;
 
 /// The event that a session is handling.
 pub struct Hand {
@@ -87,6 +88,8 @@ impl Model {
             Some("Already subscribed.")
         } else if session.subs.len() >= self.rules.limits.subscriptions {
             Some("Too many subscriptions.")
+        } else if self.is_turned_away(key, &service, on, &extras) {
+            Some("Service unavailable.")
         } else {
             None
         };
@@ -98,6 +101,29 @@ impl Model {
         let hand = Hand::new("subscribe", Stage::Authorizing);
         self.take_in_hand(key, Hand { echo, extras, sub: Some(sub), ..hand });
         self.call_for(key, Hook::Authorizer, None);
+    }
+
+    /// Whether a subscribe was refused because its service has no room for the callbacks that will
+    /// tell of its end. That may be so where its queue is full; the answer tells whether it was.
+    fn is_turned_away(
+        &mut self,
+        key: SessionKey,
+        service: &Service,
+        on: &On,
+        extras: &Fields,
+    ) -> bool {
+        let tells = service.has(Hook::BeforeUnsubscribe) || service.has(Hook::OnUnsubscribe);
+        let waiting = self.calls.values().filter(|call| call.lane() == service.name).count();
+        let wished = self.step.wishes.iter().filter(|wish| wish.lane() == service.name).count();
+        let conn = self.sessions[&key].conn;
+        if !tells || waiting + wished < self.rules.http.queued {
+            return false;
+        }
+        let error = json!("Service unavailable.");
+        let answer = answer("subscribe", Some(&on.name), extras, Some(error), None);
+        let seen = self.step.unavailable.entry(conn).or_default();
+        let at = seen.iter().position(|seen| *seen == answer);
+        at.map(|at| seen.remove(at)).is_some()
     }
 
     fn message(&mut self, key: SessionKey, on: &On, data: &Value) {

@@ -15,7 +15,7 @@ use socketshark::message::Hook;
 use socketshark::ports::Output;
 use socketshark::time::Instant;
 
-use crate::marks::{Heard, Mark};
+use crate::marks::{Heard, Mark, without_digits};
 use crate::swarm::Rules;
 use crate::wire::frames::Said;
 
@@ -131,6 +131,10 @@ struct Step {
     wishes: Vec<Wish>,
     /// Channels that the program has subscribed.
     subscribed: BTreeSet<String>,
+    /// Answers that say that a service is unavailable.
+    unavailable: BTreeMap<ConnId, Vec<Value>>,
+    /// Connections that cannot go on.
+    spoilt: BTreeSet<ConnId>,
     is_tick: bool,
 }
 
@@ -204,15 +208,16 @@ impl Model {
         self.tally.steps += 1;
         let is_tick = matches!(cause, Cause::Tick);
         self.step = Step { subscribed: self.links.subscribed(seen), is_tick, ..Step::default() };
+        self.step.unavailable = unavailable(seen);
         self.hear(cause, seen);
         self.links_lost(seen);
         for (id, answer) in &seen.ended {
             self.call_ended(*id, answer.clone());
         }
         self.settle(seen);
-        self.closed_as_slow(seen);
+        self.closed_as_slow(seen, true);
         self.settle(seen);
-        self.links.take_commands(seen);
+        self.links.take_commands(self.now, seen);
         self.check(seen);
         self.forget_conns(seen);
     }
@@ -231,7 +236,7 @@ impl Model {
                         }
                         Mark::Garbage => {
                             // What follows it does not count.
-                            self.links.must_be_lost(conn, seen);
+                            self.link_must_be_lost(conn, seen);
                             break;
                         }
                         Mark::Reply(_) => {}
@@ -243,11 +248,11 @@ impl Model {
             }
             Cause::Ended(conn) => {
                 self.heard(conn, &Heard::Fin);
-                self.links.must_be_lost(conn, seen);
+                self.link_must_be_lost(conn, seen);
             }
             Cause::Lost(conn) => {
                 self.client_lost(conn);
-                self.links.must_be_lost(conn, seen);
+                self.link_must_be_lost(conn, seen);
             }
             Cause::Accepted(conn, address) => self.accepted(conn, address, seen),
             Cause::Listening => self.serving = Serving::Yes,
@@ -267,6 +272,8 @@ impl Model {
     fn settle(&mut self, seen: &Seen) {
         loop {
             let refused = self.match_wishes(seen);
+            // Who is too slow already is not read any more.
+            self.closed_as_slow(seen, false);
             let resumed = self.resume(seen);
             if !refused && !resumed {
                 break;
@@ -320,6 +327,21 @@ impl Model {
             && self.sessions.values().all(|session| session.open && session.is_idle())
     }
 
+    /// How much is under way or waits to be dealt with.
+    pub fn pending(&self) -> usize {
+        let events: usize = self.sessions.values().map(Session::pending).sum();
+        events + self.subs.len() + self.calls.len()
+    }
+
+    /// When the program has to do something next, by the model's own reckoning.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let throttles = self.subs.values().filter_map(|sub| sub.gate.due());
+        let pings = self.sessions.values().filter(|session| session.open);
+        let pings = pings.filter_map(|session| session.pings.deadline());
+        let all = throttles.chain(pings).chain(self.conns_due()).chain(self.links.due());
+        all.chain(self.renewals_due()).filter(|at| *at > self.now).min()
+    }
+
     /// Whether somebody waits for Redis to confirm a channel.
     pub fn is_joining(&self) -> bool {
         self.subs.values().any(Sub::is_joining)
@@ -342,4 +364,17 @@ impl Tally {
         self.losses += other.losses;
         self.slow += other.slow;
     }
+}
+
+/// What clients were told of services that are unavailable.
+fn unavailable(seen: &Seen) -> BTreeMap<ConnId, Vec<Value>> {
+    let text = |said: &Said| match said {
+        Said::Text(text) => serde_json::from_str::<Value>(&without_digits(text)).ok(),
+        _ => None,
+    };
+    let of = |said: &Vec<Said>| {
+        let all = said.iter().filter_map(text);
+        all.filter(|value| value["error"] == "Service unavailable.").collect()
+    };
+    seen.said.iter().map(|(conn, said)| (*conn, of(said))).collect()
 }

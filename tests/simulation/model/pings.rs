@@ -57,6 +57,15 @@ impl Pings {
         }
     }
 
+    /// When a ping must go out or be answered.
+    pub fn deadline(&self) -> Option<Instant> {
+        let at = match self.beat {
+            Beat::Due(at) => at,
+            Beat::Sent { until, .. } => until,
+        };
+        (self.times.is_some() && self.held.is_none()).then_some(at)
+    }
+
     /// Whether a ping must go out (true), or the client has been silent for too long (false).
     pub fn due(&self, now: Instant) -> Option<bool> {
         if self.times.is_none() || self.held.is_some() {

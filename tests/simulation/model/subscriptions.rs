@@ -28,6 +28,9 @@ pub struct Sub {
     pub(super) calls: CallCounts,
 }
 
+/// What a frame has more than the message that it tells of, extra fields aside.
+const FRAME_BYTES: usize = 40;
+
 /// How far it has come.
 pub(super) enum Phase {
     /// Authorizing or joining.
@@ -67,6 +70,11 @@ pub(super) struct CallCounts {
 }
 
 impl Sub {
+    /// Whether it is confirmed and nothing ends it yet.
+    pub fn stands(&self) -> bool {
+        matches!(self.phase, Phase::Confirmed)
+    }
+
     pub fn is_joining(&self) -> bool {
         self.reads == Reads::Joining
     }
@@ -251,12 +259,27 @@ impl Model {
         (must, may)
     }
 
+    /// What waits for a confirmation does not grow beyond the limit, but for one message.
+    pub(super) fn check_held(&self) {
+        for sub in self.subs.values() {
+            let Phase::Held(held) = &sub.phase else { continue };
+            // One that names another subscription may be of no use to anybody.
+            let own = held.iter().filter(|message| message.name.as_ref() == Some(&sub.name));
+            let bytes: usize = own.map(|message| message.raw_data.len()).sum();
+            let is_few = held.len() <= 1 || bytes <= self.rules.limits.send_queue;
+            assert!(is_few, "{bytes} bytes wait for {} to be confirmed", sub.name);
+        }
+    }
+
     /// Bytes of messages that wait for confirmations of a session and for ends of throttles: at
     /// most, for some wait as the frames that they will be.
     pub(super) fn held_bytes(&self, session: SessionKey) -> usize {
-        const ENVELOPE: usize = 200;
         let bytes = |sub: &Sub| match &sub.phase {
-            Phase::Held(held) => held.iter().map(|message| message.text.len() + ENVELOPE).sum(),
+            // What is kept is the message, or the frame that will go out.
+            Phase::Held(held) => {
+                let besides = json!(sub.extras).to_string().len() + FRAME_BYTES;
+                held.iter().map(|message| message.text.len() + besides).sum()
+            }
             _ => sub.gate.waiting_bytes(),
         };
         self.subs.values().filter(|sub| sub.session == session).map(bytes).sum()

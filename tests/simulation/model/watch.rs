@@ -81,6 +81,15 @@ impl Model {
         seen.begun.iter().any(is_it)
     }
 
+    /// When a renewal must have begun at the latest.
+    pub(super) fn renewals_due(&self) -> impl Iterator<Item = Instant> {
+        let watched = self.subs.values().filter(|sub| sub.is_watched());
+        watched.filter_map(|sub| match sub.renewal.state {
+            State::Within(_, until) => Some(until),
+            _ => None,
+        })
+    }
+
     fn renewal_due(&mut self, key: SubKey, seen: &Seen) {
         let State::Within(from, until) = self.subs[&key].renewal.state else { return };
         let body = self.body(key, None);

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use crate::dice::Dice;
-use crate::marks::{Ask, Asked, Fields, On};
-use crate::swarm::{Rules, TOPICS};
+use crate::marks::{Ask, Asked, DIGITS, Fields, On, with_digits};
+use crate::swarm::{MESSAGE_BYTES_MAX, Rules, TOPICS};
 
 /// A random event of a client: its text and its meaning.
 pub fn ask(client: &mut Client, rules: &Rc<Rules>, dice: &mut Dice) -> (String, Ask) {
@@ -21,11 +21,30 @@ pub fn ask(client: &mut Client, rules: &Rc<Rules>, dice: &mut Dice) -> (String, 
         _ => bad(dice),
     };
     let text = match value {
-        Some(value) => value.to_string(),
+        Some(value) => with_digits(value.to_string()),
         None => "{\"event\": nonsense".to_owned(),
+    };
+    let text = match dice.below(40) {
+        // As long as it may be.
+        0 => text.clone() + &" ".repeat(MESSAGE_BYTES_MAX - text.len()),
+        _ => text,
     };
     let bytes = text.len();
     (text, Ask { bytes, what })
+}
+
+/// What a client of a crowd asks for first.
+pub fn crowd(client: &mut Client, service: &str, dice: &mut Dice) -> Vec<(String, Ask)> {
+    let name = format!("{service}.{}", TOPICS[0]);
+    client.numbers += 1;
+    client.names.push(name.clone());
+    let on = on(client, name, dice);
+    let ticket = format!("u{}#{}.{}", dice.below(3), client.index, client.numbers);
+    let auth = json!({"event": "auth", "ticket": ticket}).to_string();
+    let auth = (auth, Asked::Auth(Some(ticket)));
+    let subscribe = (event("subscribe", &on).to_string(), Asked::Subscribe(on));
+    let asks = [auth, subscribe].into_iter();
+    asks.map(|(text, what)| (text.clone(), Ask { bytes: text.len(), what })).collect()
 }
 
 fn auth(client: &Client, dice: &mut Dice) -> (Option<Value>, Asked) {
@@ -51,7 +70,7 @@ fn message(client: &mut Client, rules: &Rc<Rules>, dice: &mut Dice) -> (Option<V
     let on = on(client, name, dice);
     let mut value = event("message", &on);
     let data = json!({"from": client.index, "n": client.numbers});
-    let data = dice.pick(&[data, json!(null), json!("ü\u{0}")]).clone();
+    let data = dice.pick(&[data, json!(null), json!("ü\u{0}"), json!(DIGITS)]).clone();
     value["data"] = data.clone();
     (Some(value), Asked::Message(on, data))
 }

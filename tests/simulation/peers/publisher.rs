@@ -59,6 +59,7 @@ pub fn message(
     }
     let order = dice.chance(30).then(|| option("order", dice));
     let throttle = dice.chance(30).then(|| option("throttle", dice));
+    let throttle = throttle.filter(|_| rules.throttles());
     let options: Vec<&str> = order.iter().chain(&throttle).map(|(text, _)| text.as_str()).collect();
     if !options.is_empty() {
         text.push_str(&format!(",\"options\":{{{}}}", options.join(",")));
@@ -82,11 +83,32 @@ pub fn message(
 /// Data that must arrive digit for digit, each telling its number.
 fn data(number: usize, dice: &mut Dice) -> String {
     match dice.below(4) {
-        0 => format!("{{\"n\":{number},\"big\":123456789012345678901234567890}}"),
+        0 => format!("{{\"n\":{number},\"big\":987654321098765432109876543210}}"),
         1 => format!("{{ \"n\" : {number}, \"f\": 0.10 }}"),
         2 => format!("[{number},\"\\u00fc\",{{\"a\":1,\"a\":2}}]"),
         _ => format!("{{\"n\":{number},\"text\":\"{}\"}}", "x".repeat(dice.below(120))),
     }
+}
+
+/// Options as `before_subscribe` may give them.
+pub fn options(throttles: bool, dice: &mut Dice) -> Value {
+    let mut members = Vec::new();
+    let names = if throttles { &["order", "throttle"][..] } else { &["order"] };
+    for name in names {
+        members.extend(dice.chance(60).then(|| option(name, dice).0));
+    }
+    serde_json::from_str(&format!("{{{}}}", members.join(","))).expect("options are JSON")
+}
+
+/// What is read of options: order and throttle, each with its key.
+pub fn read_option(options: &Value, name: &str) -> Option<(f64, String)> {
+    let value = options.get(name)?;
+    let is_it = |(text, _): &&(&str, Option<f64>)| {
+        let number: Value = serde_json::from_str(text).expect("numbers are JSON");
+        number == *value
+    };
+    let (_, read) = NUMBERS.iter().find(is_it).expect("options are of these numbers");
+    Some(((*read)?, key_text(options.get(format!("{name}_key")))))
 }
 
 /// A number with a key, as a member of options, and as it is read.

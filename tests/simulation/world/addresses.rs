@@ -32,6 +32,12 @@ pub fn redis_at(address: SocketAddr) -> Option<usize> {
     }
 }
 
+/// Which Redis has a name.
+pub fn redis_named(host: &str) -> Option<usize> {
+    let name = host.strip_suffix(".test")?;
+    REDIS_HOSTS.iter().position(|known| *known == name)
+}
+
 /// Which service host an address is.
 pub fn service_at(address: SocketAddr) -> Option<usize> {
     match address.ip() {

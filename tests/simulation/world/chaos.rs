@@ -6,16 +6,18 @@ use socketshark::ports::{Core, Door, Input};
 
 use super::pipe::{Chunk, End, Peer, Pipe, PipeId};
 use super::{Happening, World, addresses};
+use crate::dice::Dice;
 use crate::marks::Mark;
 use crate::model::Cause;
 use crate::swarm::{Fault, TOPICS};
 
 impl World<'_> {
     pub(super) fn chaos(&mut self) {
-        for _ in 0..self.params.steps {
+        for step in self.params.steps.clone() {
             if self.exited.is_some() {
                 return;
             }
+            self.dice = Dice::of_part(self.params.seed, step);
             match self.dice.below(50) {
                 0..10 => self.fault(),
                 10..25 => self.publish_some(),
@@ -50,7 +52,7 @@ impl World<'_> {
 
     /// A client connects, from one of a few addresses.
     pub(super) fn connect(&mut self, index: usize) {
-        if !self.listening || self.exited.is_some() {
+        if !self.listening || self.exited.is_some() || !self.params.clients.contains(&index) {
             return;
         }
         let (address, octet) = addresses::of_client(index);
@@ -67,9 +69,9 @@ impl World<'_> {
         client.mute = rude && self.dice.chance(15);
         client.stubborn = rude && self.dice.chance(15);
         client.silent = bad || silent;
-        let request = client.connect(pipe, bad);
+        let request = client.connect(pipe, bad, &mut self.dice);
         if !silent {
-            self.send(pipe, vec![request]);
+            self.send(pipe, request);
         }
     }
 
@@ -172,7 +174,9 @@ impl World<'_> {
             }
             _ => {
                 for id in self.servers[index].pipes() {
-                    self.send(id, vec![Chunk::marked("!what\r\n", Mark::Garbage)]);
+                    // Known by its first byte, or an answer that is none to anything asked.
+                    let garbage = *self.dice.pick(&["!", ":5\r\n"]);
+                    self.send(id, vec![Chunk::marked(garbage, Mark::Garbage)]);
                 }
             }
         }

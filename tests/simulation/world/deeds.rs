@@ -1,10 +1,19 @@
 //! What clients and publishers do of their own accord.
 
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use socketshark::message::Hook;
+
 use super::World;
 use super::pipe::{Chunk, End};
-use crate::peers::asks::ask;
+use crate::peers::asks::{ask, crowd};
 use crate::peers::publisher::message;
-use crate::swarm::Fault;
+use crate::swarm::{Fault, Service};
+
+/// So many on one channel, and receivers are looked up.
+const LOOKED_UP: usize = 68;
 
 impl World<'_> {
     pub(super) fn client_deed(&mut self) {
@@ -12,7 +21,14 @@ impl World<'_> {
         let Some(pipe) = self.clients[index].pipe else { return self.connect(index) };
         match self.dice.below(100) {
             0..3 if !self.clients[index].silent => {
-                let code = *self.dice.pick(&[None, Some(1000), Some(1001), Some(4000)]);
+                let code = *self.dice.pick(&[
+                    None,
+                    Some(1000),
+                    Some(1001),
+                    Some(1014),
+                    Some(3000),
+                    Some(4999),
+                ]);
                 let chunk = self.clients[index].close(code, &mut self.dice);
                 self.send(pipe, vec![chunk]);
             }
@@ -40,6 +56,41 @@ impl World<'_> {
     /// it sends: what of that still counts is nobody's business.
     fn pings_are_safe(&self) -> bool {
         self.rules.limits.send_queue > 10_000
+    }
+
+    /// Everybody comes and subscribes to the same: most, and then the others while messages come.
+    pub(super) fn crowd(&mut self) {
+        // One whose messages are filtered, and that keeps subscribers waiting, if there is any.
+        let suits = |service: &&Rc<Service>| {
+            let filters = !service.filter_fields.is_empty();
+            (filters, service.has(Hook::BeforeSubscribe), service.filter_fields.len())
+        };
+        let service = self.rules.services.iter().max_by_key(suits);
+        let service = service.expect("there are services").name.clone();
+        for index in 0..self.clients.len() {
+            self.connect(index);
+        }
+        self.live_for(Duration::from_secs(1));
+        self.join_crowd(0..LOOKED_UP, &service);
+        self.live_for(Duration::from_secs(20));
+        self.join_crowd(LOOKED_UP..self.clients.len(), &service);
+        for _ in 0..60 {
+            self.live_for(Duration::from_millis(5));
+            self.publish();
+        }
+        self.live_for(Duration::from_secs(5));
+    }
+
+    fn join_crowd(&mut self, clients: Range<usize>, service: &str) {
+        for index in clients {
+            let client = &mut self.clients[index];
+            let Some(pipe) = client.pipe else { continue };
+            let mut chunks = Vec::new();
+            for (text, ask) in crowd(client, service, &mut self.dice) {
+                chunks.extend(client.event(&text, ask, false, &mut self.dice));
+            }
+            self.send(pipe, chunks);
+        }
     }
 
     fn events(&mut self, index: usize) {

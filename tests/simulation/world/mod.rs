@@ -13,10 +13,11 @@ use socketshark::ports::{Core, Input, Output};
 use socketshark::time::{Instant, Now, Wall};
 
 use crate::dice::Dice;
+use crate::marks::{check_digits, without_digits};
 use crate::model::{Cause, Model, Seen};
 use crate::peers::client::Client;
 use crate::peers::redis::Server;
-use crate::swarm::{Fault, Params, Rules};
+use crate::swarm::{Fault, Params, REDIS_PASSWORD, Rules};
 use crate::trace::{Trace, shown};
 use crate::wire::http::Requests;
 
@@ -31,7 +32,7 @@ mod services;
 mod turn;
 
 use mirror::Mirror;
-use pipe::{Chunk, Pipe, PipeId};
+use pipe::{Chunk, Peer, Pipe, PipeId};
 
 /// The wall clock's beginning: in the year 2027.
 const EPOCH: i64 = 1_800_000_000_000_000;
@@ -62,6 +63,8 @@ struct Tried {
     /// Requests that may be repeated without counting: redirects, and those on a connection that
     /// had served before and died.
     free: usize,
+    /// When the next try may come, if the last one is known to have failed.
+    not_before: Option<Instant>,
 }
 
 pub struct World<'t> {
@@ -87,6 +90,8 @@ pub struct World<'t> {
     servers: Vec<Server>,
     requests: BTreeMap<PipeId, Requests>,
     tried: BTreeMap<CallId, Tried>,
+    /// Services that had no room for more calls: until when, and whether it is so now.
+    full: BTreeMap<String, (Instant, bool)>,
     /// Callbacks that have been made at some time.
     known: BTreeSet<(Hook, String)>,
     published: usize,
@@ -133,7 +138,7 @@ impl<'t> World<'t> {
         let servers = rules.redis.iter();
         let servers = servers.map(|it| Server::new(it.password.clone(), it.prefix.clone()));
         World {
-            clients: (0..params.clients).map(Client::new).collect(),
+            clients: (0..params.population).map(Client::new).collect(),
             servers: servers.collect(),
             engine: Engine::new(Rc::new(rules.config()), setup),
             model: Model::new(rules.clone()),
@@ -154,6 +159,7 @@ impl<'t> World<'t> {
             exited: None,
             requests: BTreeMap::new(),
             tried: BTreeMap::new(),
+            full: BTreeMap::new(),
             known: BTreeSet::new(),
             published: 0,
             healed: false,
@@ -168,12 +174,20 @@ impl<'t> World<'t> {
         self.after(&Cause::Other, None);
         self.live_for(Duration::from_secs(1));
         assert!(self.listening, "the program is ready within a second");
+        if self.params.is_crowded() {
+            self.crowd();
+        }
         self.healed = false;
     }
 
     /// Whether a kind of fault may strike now.
     fn has(&self, fault: Fault) -> bool {
         !self.healed && self.params.has(fault)
+    }
+
+    /// Whether the world has any of these kinds of faults.
+    fn has_any(&self, faults: &[Fault]) -> bool {
+        faults.iter().any(|fault| self.params.has(*fault))
     }
 
     fn note(&mut self, what: impl std::fmt::Display) {
@@ -193,6 +207,8 @@ impl<'t> World<'t> {
         let seen = self.observe(answered);
         self.model.step(self.now.mono, cause, &seen);
         self.model.check_reading(|conn| self.engine.wants_read(conn));
+        self.model.check_counts(self.engine.metrics());
+        self.check_queues(&seen);
         self.engine.audit();
         for output in seen.outputs {
             if let Output::Close(conn) = output {
@@ -216,6 +232,7 @@ impl<'t> World<'t> {
         let (digest, engine) = (&mut self.digest, &self.engine);
         self.mirror.look(engine, &mut seen, |new| digest.take(new));
         let log = self.engine.log().take();
+        check_log(&log);
         self.digest.take(log.as_bytes());
         self.observe_calls(&mut seen, answered);
         self.order_failures(&log, &mut seen.ended);
@@ -223,12 +240,28 @@ impl<'t> World<'t> {
         seen
     }
 
+    /// What waits for a client that takes nothing does not grow beyond the limit, but for one
+    /// message of any size and the last words.
+    fn check_queues(&self, seen: &Seen) {
+        for (&conn, &before) in &seen.waiting {
+            let pipe = self.by_conn.get(&conn).and_then(|id| self.pipes.get(id));
+            let is_blocked = pipe.is_some_and(|pipe| pipe.blocked);
+            let waits = self.engine.outbox(conn).map_or(0, |outbox| outbox.bytes());
+            if is_blocked && before > 0 && waits > before && self.model.is_open(conn) {
+                let most = self.rules.limits.send_queue;
+                assert!(waits <= most, "{conn}: {waits} bytes wait for a client that is slow");
+            }
+        }
+    }
+
     fn observe_calls(&mut self, seen: &mut Seen, answered: Option<(CallId, serde_json::Value)>) {
         let under_way: BTreeSet<CallId> = self.engine.callbacks().map(|(id, ..)| id).collect();
         for (id, hook, body) in self.engine.callbacks() {
             if !self.model.calls.contains_key(&id) {
                 let text = String::from_utf8(body.to_vec()).expect("bodies are UTF-8");
-                let value = serde_json::from_str(&text).expect("bodies are JSON");
+                check_digits(&text);
+                let value = without_digits(&text);
+                let value = serde_json::from_str(&value).expect("bodies are JSON");
                 self.known.insert((hook, text));
                 self.tried.insert(id, Tried::default());
                 seen.begun.push((id, hook, value));
@@ -280,10 +313,20 @@ impl<'t> World<'t> {
             let Some(it) = self.pipes.get_mut(&pipe) else { return };
             if it.send(chunk) {
                 // Arrivals take them in their order, whatever their times.
-                let delay = self.delay();
+                let delay = self.delay_of(pipe);
                 self.plan(delay, Happening::Arrive(pipe));
             }
         }
+    }
+
+    /// How long something is on its way to the program.
+    fn delay_of(&mut self, pipe: PipeId) -> Duration {
+        let is_redis = matches!(self.pipes.get(&pipe).map(|it| it.peer), Some(Peer::Redis(_)));
+        if is_redis && self.has(Fault::Channels) && self.dice.chance(20) {
+            // Answers that are late let commands for one channel cross.
+            return self.dice.millis(0, 400);
+        }
+        self.delay()
     }
 
     /// How long something is on its way.
@@ -304,5 +347,17 @@ impl<'t> World<'t> {
         } else {
             1 << 20
         }
+    }
+}
+
+/// Log lines are JSON, one each, and tell no secret.
+fn check_log(log: &str) {
+    for line in log.lines() {
+        let is_object =
+            serde_json::from_str::<serde_json::Value>(line).is_ok_and(|it| it.is_object());
+        assert!(is_object, "a log line is a JSON object: {line}");
+        let tells =
+            [REDIS_PASSWORD, "u0#", "u1#", "u2#"].iter().any(|secret| line.contains(secret));
+        assert!(!tells, "a log line tells a secret: {line}");
     }
 }

@@ -52,6 +52,7 @@ impl World<'_> {
     fn close(&mut self, conn: ConnId) {
         let Some(id) = self.by_conn.remove(&conn) else { return };
         let Some(pipe) = self.pipes.remove(&id) else { return };
+        self.check_given_up(&pipe);
         self.requests.remove(&id);
         match pipe.peer {
             Peer::Client(index) => {

@@ -1,9 +1,12 @@
 //! One TCP connection: bytes on their way in both directions.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use socketshark::arena::ConnId;
 use socketshark::conn::calls::CallId;
+
+use socketshark::time::Instant;
 
 use crate::dice::Dice;
 use crate::marks::Mark;
@@ -71,6 +74,15 @@ pub struct Pipe {
     pub requests: usize,
     /// Whether the program waits for an answer on it.
     pub busy: bool,
+    /// When the last request was complete.
+    pub asked_at: Instant,
+    /// Something was sent since the last request.
+    pub touched: bool,
+    /// After the answer to the last request nothing more may be asked on it.
+    pub spent: bool,
+    /// How long the next try must wait, if the answer to the last request fails this one; none:
+    /// the answer leads on to another request at once.
+    pub wait: Option<Duration>,
     /// Sent towards the program, on the way.
     on_way: VecDeque<Chunk>,
     /// Arrived there, not read.
@@ -104,6 +116,10 @@ impl Pipe {
             call: None,
             requests: 0,
             busy: false,
+            asked_at: Instant::ZERO,
+            touched: false,
+            spent: false,
+            wait: None,
             on_way: VecDeque::new(),
             arrived: VecDeque::new(),
             spoilt: false,
@@ -123,6 +139,7 @@ impl Pipe {
         if self.up_ended {
             return false;
         }
+        self.touched = true;
         self.up_ended = chunk.end.is_some();
         self.spoilt |= chunk.bytes == SURPLUS;
         self.on_way.push_back(chunk);
@@ -192,6 +209,7 @@ impl Pipe {
             if bytes.len() == most {
                 break;
             }
+            self.spent |= chunk.bytes == SURPLUS;
             let n = chunk.bytes.len().min(most - bytes.len());
             bytes.extend(chunk.bytes.drain(..n));
             if chunk.bytes.is_empty() {

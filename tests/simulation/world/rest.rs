@@ -8,14 +8,26 @@ use socketshark::ports::{Core, Input};
 
 use super::World;
 use super::pipe::{Chunk, End, Peer};
-use crate::model::{Cause, Serving};
-use crate::swarm::REDIS_PING_TIMEOUT;
+use crate::dice::Dice;
+use crate::model::{Cause, Model, Serving};
+use crate::swarm::{REDIS_CONNECT_TIMEOUT, REDIS_DELAY_MAX, REDIS_PING_TIMEOUT};
+
+/// The part after all steps.
+const LAST_PART: usize = 1 << 20;
+
+/// What services ask to wait for at most, and what a look-up of a name takes at most.
+const RATE_LIMIT_MAX: Duration = Duration::from_secs(2);
+const LOOK_UP_MAX: Duration = Duration::from_secs(6);
+
+/// One more event or subscription to be dealt with, all its callbacks included.
+const EACH: Duration = Duration::from_millis(300);
 
 /// The longest time that anything periodic takes.
 const PERIOD: Duration = Duration::from_secs(20);
 
 impl World<'_> {
     pub(super) fn rest(&mut self) {
+        self.dice = Dice::of_part(self.params.seed, LAST_PART);
         self.heal();
         match self.dice.below(4) {
             0 => self.stop(),
@@ -53,16 +65,10 @@ impl World<'_> {
 
     /// Everything that was under way completes within the configured times, and messages flow.
     fn come_to_rest(&mut self) {
-        for _ in 0..20 {
-            self.live_for(self.longest());
-            if self.exited.is_some() || self.model.is_calm() {
-                break;
-            }
-        }
+        self.live_until(Model::is_calm);
         if self.exited.is_some() {
             return;
         }
-        assert!(self.model.is_calm(), "what was under way does not complete");
         for index in 0..self.clients.len() {
             if self.clients[index].pipe.is_none() {
                 self.connect(index);
@@ -76,6 +82,27 @@ impl World<'_> {
         }
         self.live_for(self.longest());
         self.check_channels();
+    }
+
+    /// Lives on until something is so, or the program ends, which has to be within the time that
+    /// what is pending may take.
+    fn live_until(&mut self, is_so: impl Fn(&Model) -> bool) {
+        let until = self.now.mono.after(self.patience());
+        while self.exited.is_none() && !is_so(&self.model) {
+            assert!(self.now.mono < until, "what was under way does not complete in time");
+            self.live_for(Duration::from_millis(500));
+        }
+    }
+
+    /// What is pending takes no longer. What was begun while there were faults may last as long as
+    /// it is allowed to; what comes after it goes quickly.
+    fn patience(&self) -> Duration {
+        let (http, limits) = (&self.rules.http, &self.rules.limits);
+        let redis = REDIS_PING_TIMEOUT + REDIS_CONNECT_TIMEOUT + REDIS_DELAY_MAX;
+        let tries = http.timeout + http.wait.max(RATE_LIMIT_MAX);
+        let names = LOOK_UP_MAX + http.wait.max(RATE_LIMIT_MAX);
+        let begun = tries.max(names).max(redis) + limits.handshake + limits.close;
+        begun + EACH * self.model.pending() as u32
     }
 
     /// The channels are the same everywhere: at the router, on the links, at the servers.
@@ -101,12 +128,7 @@ impl World<'_> {
                 self.send(pipe, vec![Chunk::end(End::Fin)]);
             }
         }
-        for _ in 0..20 {
-            self.live_for(self.longest());
-            if self.exited.is_some() || self.model.is_at_rest() {
-                break;
-            }
-        }
+        self.live_until(Model::is_at_rest);
         self.live_for(PERIOD);
     }
 
@@ -116,9 +138,7 @@ impl World<'_> {
             self.note("stop");
             self.step(&Cause::Stop, Input::Stop);
         }
-        if self.exited.is_none() {
-            self.live_for(Duration::from_secs(300));
-        }
+        self.live_until(|_| false);
         assert_eq!(self.exited, Some(0), "a stop comes to its end");
     }
 

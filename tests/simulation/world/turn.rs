@@ -11,6 +11,7 @@ use super::{Happening, World};
 use crate::marks::Mark;
 use crate::model::Cause;
 use crate::swarm::Fault;
+use crate::trace::shown;
 
 /// No frame that clients get here is longer.
 const LONGEST_FRAME: usize = 1_000;
@@ -27,6 +28,7 @@ impl World<'_> {
             let busy = self.engine.has_work() || self.has_readable() || !self.asked.is_empty();
             let first = self.agenda.first_key_value().map(|((at, _), _)| *at);
             let next = soonest(first, self.engine.next_deadline());
+            let next = soonest(next, self.model.next_deadline());
             let next = if busy { Some(self.now.mono) } else { next };
             let Some(next) = next.filter(|next| *next <= until) else { break };
             self.pass_time(next.max(self.now.mono));
@@ -47,7 +49,9 @@ impl World<'_> {
         let passed = to.since(self.now.mono);
         self.now.mono = to;
         self.now.wall = Wall(self.now.wall.0 + passed.as_micros() as i64);
-        if self.has(Fault::Clock) && self.dice.chance(2) {
+        // With a crowd more would be due at once than one turn takes up.
+        let may_jump = self.has(Fault::Clock) && !self.params.is_crowded();
+        if may_jump && self.dice.chance(2) {
             // The program was not running for a while, or somebody set the wall clock.
             let jump = self.dice.millis(0, 8_000);
             self.note(format_args!("time jumps by {jump:?}"));
@@ -66,6 +70,8 @@ impl World<'_> {
         self.read();
         self.step(&Cause::Tick, Input::Tick);
         self.obey();
+        self.check_time_outs();
+        self.check_rooms();
         if self.exited.is_none() {
             self.flush();
         }
@@ -153,7 +159,9 @@ impl World<'_> {
 
     fn received(&mut self, id: PipeId, conn: ConnId, bytes: &[u8], marks: &[Mark]) {
         let peer = self.pipes[&id].peer;
-        self.note(format_args!("{peer:?} {conn} gives {} bytes: {marks:?}", bytes.len()));
+        let what: Vec<String> = marks.iter().map(|mark| shown(&mark.to_string())).collect();
+        let what = what.join("; ");
+        self.note(format_args!("{peer:?} {conn} sends {} bytes: {what}", bytes.len()));
         let answered = marks.iter().find_map(|mark| self.answer_of(id, mark));
         self.engine.handle(self.now, Input::Received(conn, bytes));
         self.after(&Cause::Received(conn, marks), answered);
