@@ -489,7 +489,9 @@ fn openssl_and_curl_get_along_with_it() {
     }
     let line = secure.router.wait_event("handshake refused");
     assert!(line["reason"].as_str().unwrap().starts_with("TLS: "), "{line}");
-    assert!(["127.0.0.1", "::1"].contains(&line["address"].as_str().unwrap()), "{line}");
+    // The system knows no address of a peer that has reset the connection by then.
+    let addresses = ["127.0.0.1", "::1", "gone"];
+    assert!(addresses.contains(&line["address"].as_str().unwrap()), "{line}");
     // R at the start of a line asks for a renegotiation.
     let said = openssl("-tls1_2", "R\n");
     assert!(said.contains("RENEGOTIATING") && !said.contains("verify return:0"), "{said}");

@@ -362,7 +362,7 @@ impl Model {
             if !said.contains(&Said::Close(Some(1013))) {
                 continue;
             }
-            let held: usize = self.held_bytes(key);
+            let held = self.held_bytes(key).max(self.step.held.get(&key).copied().unwrap_or(0));
             let texts = self.step.texts.get(conn).map_or(&[][..], Vec::as_slice);
             // What metadata a message may have.
             let besides = if self.rules.metadata && is_end { 250 } else { 0 };

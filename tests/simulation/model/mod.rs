@@ -122,6 +122,9 @@ enum Stamps {
 /// What must be seen in the present step.
 #[derive(Default)]
 struct Step {
+    /// Bytes that waited in subscriptions when the step began: some may go out in it, one by one,
+    /// and those behind count until they do.
+    held: BTreeMap<SessionKey, usize>,
     texts: BTreeMap<ConnId, Vec<Expected>>,
     pongs: BTreeMap<ConnId, Vec<Vec<u8>>>,
     pings: BTreeSet<ConnId>,
@@ -160,6 +163,8 @@ pub struct Model {
     pub serving: Serving,
     step: Step,
     keys: usize,
+    /// Messages cannot be counted exactly any more.
+    is_blurred: bool,
     pub tally: Tally,
 }
 
@@ -194,6 +199,7 @@ impl Model {
             serving: Serving::Starting,
             step: Step::default(),
             keys: 0,
+            is_blurred: false,
             tally: Tally::default(),
             rules,
         }
@@ -207,7 +213,8 @@ impl Model {
         self.now = now;
         self.tally.steps += 1;
         let is_tick = matches!(cause, Cause::Tick);
-        self.step = Step { subscribed: self.links.subscribed(seen), is_tick, ..Step::default() };
+        let (held, subscribed) = (self.all_held_bytes(), self.links.subscribed(seen));
+        self.step = Step { held, subscribed, is_tick, ..Step::default() };
         self.step.unavailable = unavailable(seen);
         self.hear(cause, seen);
         self.links_lost(seen);

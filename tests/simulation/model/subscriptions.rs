@@ -1,6 +1,6 @@
 //! Subscriptions: who reads which channel, and how far each has come.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use serde_json::{Value, json};
@@ -73,6 +73,18 @@ impl Sub {
     /// Whether it is confirmed and nothing ends it yet.
     pub fn stands(&self) -> bool {
         matches!(self.phase, Phase::Confirmed)
+    }
+
+    fn held_bytes(&self) -> usize {
+        match &self.phase {
+            // What is kept is the message, or the frame that will go out.
+            Phase::Held(held) if held.is_empty() => 0,
+            Phase::Held(held) => {
+                let besides = json!(self.extras).to_string().len() + FRAME_BYTES;
+                held.iter().map(|message| message.text.len() + besides).sum()
+            }
+            _ => self.gate.waiting_bytes(),
+        }
     }
 
     pub fn is_joining(&self) -> bool {
@@ -274,14 +286,19 @@ impl Model {
     /// Bytes of messages that wait for confirmations of a session and for ends of throttles: at
     /// most, for some wait as the frames that they will be.
     pub(super) fn held_bytes(&self, session: SessionKey) -> usize {
-        let bytes = |sub: &Sub| match &sub.phase {
-            // What is kept is the message, or the frame that will go out.
-            Phase::Held(held) => {
-                let besides = json!(sub.extras).to_string().len() + FRAME_BYTES;
-                held.iter().map(|message| message.text.len() + besides).sum()
+        let own = self.subs.values().filter(|sub| sub.session == session);
+        own.map(Sub::held_bytes).sum()
+    }
+
+    /// The same of all sessions that have any.
+    pub(super) fn all_held_bytes(&self) -> BTreeMap<SessionKey, usize> {
+        let mut all = BTreeMap::new();
+        for sub in self.subs.values() {
+            match sub.held_bytes() {
+                0 => {}
+                bytes => *all.entry(sub.session).or_default() += bytes,
             }
-            _ => sub.gate.waiting_bytes(),
-        };
-        self.subs.values().filter(|sub| sub.session == session).map(bytes).sum()
+        }
+        all
     }
 }
