@@ -225,10 +225,11 @@ impl World<'_> {
     }
 
     /// A client that takes nothing does not gather more than the limit. One message of any size
-    /// may wait, and last words.
+    /// may wait. One that is being closed gathers nothing: what it has is of the turn of its close.
     fn check_queue(&self, conn: ConnId) {
-        let is_client = self.engine.kind(conn) == Some(Kind::Client);
-        if let Some(outbox) = self.engine.outbox(conn).filter(|_| is_client) {
+        let gathers = self.engine.kind(conn) == Some(Kind::Client);
+        let outbox = self.engine.outbox(conn).filter(|outbox| gathers && !outbox.is_sealed());
+        if let Some(outbox) = outbox {
             let most = self.rules.limits.send_queue + LONGEST_FRAME;
             assert!(outbox.bytes() <= most, "{conn}: {} bytes wait", outbox.bytes());
         }
